@@ -1,0 +1,73 @@
+"""Commands around voice-activity networks: ``speech voice train``, ``speech study voice``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from speech.cli_options import ConfigArgument, JsonOption, ResumeOption, RunOption, SettingsOption
+from speech.cli_training import run_shown
+from speech.progress import progress_bar
+
+app = typer.Typer(no_args_is_help=True, help="Networks that tell speech from everything else.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep ``train`` a command of its own, even while it is the only one."""
+
+
+@app.command()
+def train(
+    config: ConfigArgument,
+    output: RunOption,
+    resume: ResumeOption = False,
+    settings: SettingsOption = None,
+) -> None:
+    """Train a voice-activity network on speech mixed with sounds; its best/ is the model."""
+    from speech.recipes import load_recipe
+    from speech.voice_config import VoiceConfig
+
+    loaded = load_recipe(VoiceConfig, config, settings or [])  # mistakes come before torch
+    from speech.train_voice import train_voice
+
+    run_shown(train_voice, loaded, config.parent, output, resume)
+
+
+def voice(
+    manifest: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Clean speech.")],
+    output: Annotated[Path, typer.Option(help="Directory of figures and pictures.")],
+    model: Annotated[str, typer.Option("--model", help="Name or directory.")] = "voice",
+    clips: Annotated[int, typer.Option(min=1, help="Minutes for each sound and ratio.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the network's voice activity with that by levels, on mixtures of known truth.
+
+    Writes voice_activity.json and voice_activity.png.
+    """
+    from speech.study_voice import run_voice_study
+    from speech.voice_network import VoiceModel
+
+    with progress_bar("mixing and listening", 1.0) as advance:
+        figures = run_voice_study(VoiceModel.load(model), manifest, output, clips, advance)
+    if as_json:
+        print(json.dumps(figures))
+        return
+    print(f"{'':28} {'network':>17} {'levels':>17}   (missed, false alarms, as in use)")
+    for row in figures["by_case"]:
+        ratio = "alone" if row["snr_db"] is None else f"{row['snr_db']:g} dB"
+        shares = "".join(f" {_rates(row, name, figures):>17}" for name in ("network", "levels"))
+        print(f"{row['sound'][:19]:20} {ratio:>7}{shares}")
+    for name, one in figures["overall"].items():
+        print(f"{name}: equal error rate {one['equal_error_rate']:.2%} of frames")
+
+
+def _rates(row: dict[str, Any], name: str, figures: dict[str, Any]) -> str:
+    detector = figures["detectors"][name]
+    used = detector["thresholds"].index(detector["in_use"])
+    missed = row[name]["missed"][used] / max(1, row["speech_frames"])
+    false = row[name]["false"][used] / max(1, row["other_frames"])
+    return f"{missed:.1%}, {false:.1%}" if row["speech_frames"] else f"{false:.1%}"
