@@ -189,17 +189,26 @@ def run_engine(prompt: Prompt) -> tuple[np.ndarray, int, str]:
     return samples, sample_rate, done.stdout
 
 
+def _speak_at(prompt: Prompt, sample_rate: int) -> tuple[np.ndarray, str]:
+    """The samples of `speak_at`, and what the engine printed."""
+    samples, engine_rate, told = run_engine(prompt)
+    samples = soxr.resample(samples, engine_rate, sample_rate, quality="VHQ")
+    return np.asarray(PEAK * samples / np.max(np.abs(samples))), told
+
+
 def speak_at(prompt: Prompt, sample_rate: int) -> np.ndarray:
     """Samples (S,) float64 of `prompt` at `sample_rate` Hz with a peak of `PEAK`."""
-    samples, _ = speak_timed(prompt, sample_rate)
+    samples, _ = _speak_at(prompt, sample_rate)
     return samples
 
 
 def speak_timed(prompt: Prompt, sample_rate: int) -> tuple[np.ndarray, list[TimedWord]]:
-    """The samples of `speak_at` and when each word is said, which Festival alone can tell."""
-    samples, engine_rate, told = run_engine(prompt)
-    samples = soxr.resample(samples, engine_rate, sample_rate, quality="VHQ")
-    samples = np.asarray(PEAK * samples / np.max(np.abs(samples)))
+    """The samples of `speak_at` and when each word is said, which Festival alone can tell.
+
+    Raises `SynthesisError` where Festival read other words than the prompt's, or split one: "dog's"
+    is two for it.
+    """
+    samples, told = _speak_at(prompt, sample_rate)
     if prompt.voice.engine != "festival":
         return samples, []
     words = [line.split() for line in told.splitlines()]
