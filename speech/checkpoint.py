@@ -26,7 +26,7 @@ from speech.calibration import (
     dump_calibration,
     read_calibration,
 )
-from speech.config import Config, dump_config, load_config
+from speech.config import Config, ModelConfig, dump_config, load_config
 from speech.errors import ModelError
 from speech.features import FeatureExtractor
 from speech.model import AcousticModel
@@ -104,16 +104,36 @@ def find_initial(name_or_path: str, directory: Path) -> Path:
 def start_from(source: Path, model: Model) -> None:
     """Copy the weights and feature statistics of the model in `source` into `model`.
 
-    Raises `ModelError` unless both have the same features, alphabet and network, apart from dropout
-    and how weights start.
+    A network of one direction may begin with the forward direction of a bidirectional one, and a
+    look-ahead be added. Raises `ModelError` unless both have the same features, alphabet and, apart
+    from that, dropout and how weights start, the same network.
     """
     start = load_model(source)
     require_same(source, "[features]", start.config.features, model.config.features)
-    require_same(source, "[model]", start.config.model, model.config.model)
+    comparable = _comparable(start.config.model, model.config.model)
+    require_same(source, "[model]", comparable, model.config.model)
     theirs, ours = start.tokenizer.alphabet, model.tokenizer.alphabet
     if theirs != ours:
         raise ModelError(f"cannot start from {source}: its alphabet is {theirs!r}, not {ours!r}")
-    model.modules().load_state_dict(start.modules().state_dict())
+    weights = start.modules().state_dict()
+    # Forward units stand first in whatever reads both directions; a new look-ahead stays itself.
+    model.modules().load_state_dict(
+        {
+            key: weights[key][..., : own.shape[-1]] if own.dim() else weights[key]
+            for key, own in model.modules().state_dict().items()
+            if key in weights
+        },
+        strict=comparable == start.config.model,
+    )
+
+
+def _comparable(theirs: ModelConfig, ours: ModelConfig) -> ModelConfig:
+    """Return their network without what may be left out or added to begin ours with it."""
+    if theirs.bidirectional and not ours.bidirectional:
+        theirs = dataclasses.replace(theirs, bidirectional=False)
+    if not theirs.bidirectional and not theirs.lookahead_frames:
+        theirs = dataclasses.replace(theirs, lookahead_frames=ours.lookahead_frames)
+    return theirs
 
 
 # Settings of [model] that have no say in which weights there are, or what they mean once learned.

@@ -199,7 +199,8 @@ class TrainConfig(AudioLoopConfig):
     """How the recogniser's weights are found: the loop's settings and its own."""
 
     # Model (directory or shipped name) or run of `speech pretrain` whose weights begin; empty:
-    # random. Also understood as model.init_from.
+    # random. A network of one direction may begin with the forward direction of a bidirectional
+    # one. Also understood as model.init_from.
     init_from: str = ""
     # Layers taken from a run of `speech pretrain`, from the first on, besides the convolutions: the
     # last ones have learned what only forecasts need. 0: all of them.

@@ -273,6 +273,30 @@ def test_start_from_a_model(tmp_path: Path) -> None:
     assert torch.equal(log_probs(model), expected)
 
 
+def test_one_direction_starts_from_the_forward_direction_of_two(tmp_path: Path) -> None:
+    both = dataclasses.replace(CONFIG.model, bidirectional=True, layers=2)
+    source = create_model(dataclasses.replace(CONFIG, model=both), CharTokenizer("ab c'"))
+    save_model(tmp_path, source)
+    one = dataclasses.replace(both, bidirectional=False, lookahead_frames=3)
+    model = create_model(dataclasses.replace(CONFIG, model=one), CharTokenizer("ab c'"))
+    start_from(tmp_path, model)
+    theirs, ours = source.network.state_dict(), model.network.state_dict()
+    hidden = both.hidden
+    for key in ("subsampler.convolutions.0.weight", "layers.0.forwards.weight_ih_l0",
+                "layers.1.forwards.weight_hh_l0", "output.bias"):  # fmt: skip
+        assert torch.equal(ours[key], theirs[key])
+    for key in ("layers.1.norm.weight", "layers.1.forwards.weight_ih_l0", "output.weight"):
+        assert torch.equal(ours[key], theirs[key][..., :hidden])
+    assert torch.equal(ours["lookahead.weight"][:, 0], torch.eye(4)[0])
+
+
+def test_two_directions_do_not_start_from_one(tmp_path: Path) -> None:
+    one = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, bidirectional=False))
+    save_model(tmp_path, create_model(one, CharTokenizer("ab c'")))
+    with pytest.raises(ModelError, match="bidirectional = False, not True"):
+        start_from(tmp_path, tiny_model())
+
+
 @pytest.mark.parametrize(
     ("config", "alphabet", "part"),
     [
