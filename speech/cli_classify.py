@@ -11,10 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from speech.cli_options import ConfigArgument, JsonOption, ResumeOption, RunOption, SettingsOption
-from speech.cli_training import run_shown
+from speech.cli_training import print_study, run_shown
 from speech.errors import AudioError, SpeechError
 from speech.progress import TrainingDisplay, progress_bar
-from speech.stop import INTERRUPTED
+from speech.study_tables import percent
 
 _DEFAULT = "recordings"  # the command that is meant where none is named
 
@@ -167,37 +167,12 @@ def classification(
         tuple(Recipe.read(path, settings or [], quick) for path in without_speakers or ()),
         quick,
     )
-    figures = run_classification_study(study, output, _observe)
-    if figures is None:
-        sys.exit(INTERRUPTED)
-    if as_json:
-        print(json.dumps(figures))
-    else:
-        _print_study(figures)
+    print_study(run_classification_study(study, output, _observe), as_json)
 
 
 def _observe(name: str, epochs: int) -> TrainingDisplay:
     print(f"speech: {name}", file=sys.stderr, flush=True)
     return TrainingDisplay(epochs)
-
-
-def _print_study(figures: dict[str, Any]) -> None:
-    for name, one in figures["classifiers"].items():
-        print(f"{name}: {one['parameters']:,} weights")
-        for test, row in one["tests"].items():
-            low, high = row["accuracy_interval"]
-            print(
-                f"  {test:32} accuracy {row['accuracy']:.2%} ({low:.2%} to {high:.2%}), words "
-                f"called unknown {_percent(row['false_rejection'])}, others taken for a word "
-                f"{_percent(row['false_acceptance'])}"
-            )
-        for what, row in one["false_acceptance"].items():
-            print(f"  {what}: {_percent(row['rate'])} of {row['recordings']} taken for a word")
-    for name, one in figures["speakers"].items():
-        low, high = one["interval"]
-        print(f"{name}: mean {one['mean_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})")
-        for speaker, row in one["by_speaker"].items():
-            print(f"  without {speaker:12} {row['accuracy']:.2%} of {row['utterances']}")
 
 
 def print_classification(figures: dict[str, Any]) -> None:
@@ -218,10 +193,6 @@ def print_classification(figures: dict[str, Any]) -> None:
     for row in figures["trade_off"]:
         print(
             f"threshold {row['threshold']:4.2f}: words called unknown "
-            f"{_percent(row['false_rejection'])}, others taken for a word "
-            f"{_percent(row['false_acceptance'])}"
+            f"{percent(row['false_rejection'])}, others taken for a word "
+            f"{percent(row['false_acceptance'])}"
         )
-
-
-def _percent(share: float | None) -> str:
-    return "(none there)" if share is None else f"{share:.2%}"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from speech.cli_options import JsonOption
+from speech.cli_training import print_study
 from speech.progress import progress_bar
-from speech.stop import INTERRUPTED
 
 if TYPE_CHECKING:
     from speech.config import Config
@@ -73,8 +72,7 @@ def cells(
         recipe, _parameters(parameters, quick), 1 if quick else seeds,
         tuple(learning_rate or ()), tuple(encoder or ENCODERS),
     )  # fmt: skip
-    figures = _finished(run_cells_study(study, place, _observe))
-    _print(figures, as_json, _print_cells)
+    print_study(run_cells_study(study, place, _observe), as_json)
 
 
 @app.command()
@@ -104,8 +102,7 @@ def initialisation(
     study = InitialisationStudy(
         recipe, _parameters(parameters, quick), 1 if quick else seeds, tuple(group or GROUPS)
     )
-    figures = _finished(run_initialisation_study(study, place, _observe))
-    _print(figures, as_json, _print_trials)
+    print_study(run_initialisation_study(study, place, _observe), as_json)
 
 
 @app.command()
@@ -143,8 +140,7 @@ def pretraining(
     study = read_pretraining_study(recipe, config, settings or (), hours, seeds)
     if quick:
         study = quick_study(study, place, _parameters(parameters, quick))
-    figures = _finished(run_pretraining_study(study, place, _observe))
-    _print(figures, as_json, _print_pretraining)
+    print_study(run_pretraining_study(study, place, _observe), as_json)
 
 
 @app.command()
@@ -175,7 +171,24 @@ def gradients(
     study = GradientStudy(tuple(manifest), tuple(model or ["base"]), utterances, steps, hidden)
     with progress_bar("following gradients", 1.0) as advance:
         figures = run_gradient_study(study, output, advance)
-    _print(figures, as_json, _print_gradients)
+    print_study(figures, as_json)
+
+
+@app.command()
+def show(
+    stored: Annotated[list[Path], typer.Argument(metavar="FIGURES.json...")],
+    draw: Annotated[bool, typer.Option("--draw", help="Draw the pictures beside anew.")] = False,
+) -> None:
+    """Print the tables of studies that were stored, such as models/studies/cells.json."""
+    from speech.study_results import draw_study, read_study
+
+    for path in stored:
+        figures = read_study(path)
+        if len(stored) > 1:
+            print(path)
+        print_study(figures)
+        for picture in draw_study(figures, path) if draw else ():
+            print(f"speech: wrote {picture}", file=sys.stderr)
 
 
 def _prepare(
@@ -205,115 +218,3 @@ def _observe(trial: Watched) -> TrainingDisplay:
 
     print(f"speech: {trial.directory}", file=sys.stderr, flush=True)
     return TrainingDisplay(trial.config.train.last_epoch)
-
-
-def _finished(figures: dict[str, Any] | None) -> dict[str, Any]:
-    """End the command where a training was stopped; the same command goes on with it."""
-    if figures is None:
-        sys.exit(INTERRUPTED)
-    return figures
-
-
-def _print(
-    figures: dict[str, Any], as_json: bool, as_table: Callable[[dict[str, Any]], None]
-) -> None:
-    from speech.results import finite
-
-    if as_json:
-        print(json.dumps(finite(figures)))
-    else:
-        as_table(figures)
-
-
-def _print_cells(figures: dict[str, Any]) -> None:
-    print(f"{'':12} {'WER':>7} {'95 % interval':>17} {'CER':>7} {'weights':>9} {'s/h':>6}  by seed")
-    for name, one in figures["encoders"].items():
-        if not one["wer"]:
-            print(f"{name:12} diverged in all {one['diverged']} trainings")
-            continue
-        low, high = one["wer_interval"]
-        wers = " ".join(f"{wer:.1%}" for wer in one["wer"])
-        lost = f", {one['diverged']} diverged" if one["diverged"] else ""
-        print(
-            f"{name:12} {_mean(one['wer']):7.2%} {f'{low:.1%} to {high:.1%}':>17} "
-            f"{_mean(one['cer']):7.2%} {one['parameters']:>9,} "
-            f"{one['seconds_per_hour_of_audio'] or 0:6.0f}  {wers}{lost}"
-        )
-    for row in figures["reductions"]:
-        if row["relative_reduction"] is not None:
-            low, high = row["interval"]
-            print(
-                f"{row['to']} makes {row['relative_reduction']:.1%} fewer word errors than "
-                f"{row['from']} (95 % interval {low:.1%} to {high:.1%})"
-            )
-
-
-def _print_trials(figures: dict[str, Any]) -> None:
-    print(f"{'':20} {'loss':>7} {'horizon before, after':>22} {'WER':>8}")
-    for group in dict.fromkeys(trial["group"] for trial in figures["trials"]):
-        print(group)
-        for trial in (one for one in figures["trials"] if one["group"] == group):
-            wer = f"{_mean(trial['wer']):8.2%}" if trial["wer"] else "diverged"
-            after = trial["horizon_after"][0]
-            frames = f"{trial['horizon_before'][0]:.0f}, {'-' if after is None else f'{after:.0f}'}"
-            print(f"  {trial['name']:18} {_mean(trial['loss']):7.3f} {frames:>22} {wer}")
-
-
-def _print_pretraining(figures: dict[str, Any]) -> None:
-    errors = {
-        name.replace("_", " "): e for name, e in figures["forecast"]["mean_absolute_error"].items()
-    }
-    print(
-        "mean absolute error of forecasts: " + ", ".join(f"{n} {e:.3f}" for n, e in errors.items())
-    )
-    print(f"{'':22} {'WER':>7} {'95 % interval':>17}  by seed")
-    for amount, one in figures["amounts"].items():
-        for start in ("random", "pretrained"):
-            if not (wers := one[start]["wer"]):
-                print(f"{amount + ', ' + start:22} diverged")
-                continue
-            low, high = one[start]["wer_interval"]
-            print(
-                f"{amount + ', ' + start:22} {_mean(wers):7.2%} {f'{low:.1%} to {high:.1%}':>17}  "
-                + " ".join(f"{wer:.1%}" for wer in wers)
-            )
-        if one["relative_reduction"] is not None:
-            low, high = one["interval"]
-            print(
-                f"{one['hours']:.2g} h of text: pretraining saves {one['relative_reduction']:.1%} "
-                f"of the word errors (95 % interval {low:.1%} to {high:.1%})"
-            )
-        if "wer_difference" in one:
-            low, high = one["wer_difference_interval"]
-            print(
-                f"  these trainings, drawn speakers: {100 * one['wer_difference']:+.2f} points "
-                f"({100 * low:+.2f} to {100 * high:+.2f})"
-            )
-
-
-def _print_gradients(figures: dict[str, Any]) -> None:
-    print(f"{'':36} {'rate':>7} {'theory':>7} {'half-life':>10} {'horizon':>8} {'vanished':>9}")
-    for cell, by_radius in figures["radius"].items():
-        for radius, one in by_radius.items():
-            layer = one["layers"]["layer 1 forwards"]
-            theory = f"{one['predicted_rate']:.3f}" if "predicted_rate" in one else ""
-            _print_profile(f"{cell}, radius {radius}", layer, theory)
-    for checkpoint in figures["checkpoints"]:
-        print(f"{checkpoint['model']} ({checkpoint['cell']})")
-        for name, layer in checkpoint["layers"].items():
-            _print_profile(f"  {name}", layer, "")
-    if figures["half_life_ratio"] is not None:
-        print(
-            f"at radius 1 the LSTM's half-life is {figures['half_life_ratio']:.1f} times the RNN's"
-        )
-
-
-def _print_profile(name: str, layer: dict[str, Any], theory: str) -> None:
-    print(
-        f"{name:36} {layer['rate']:7.3f} {theory:>7} {layer['half_life_frames']:10.1f} "
-        f"{layer['horizon_frames']:8} {layer['vanished_share']:9.1%}"
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -1,17 +1,18 @@
-"""What commands that train have in common: the display, and the exit status of a stopped run."""
+"""What commands that train have in common: display, tables, exit status of a stopped run."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speech.progress import TrainingDisplay
 from speech.stop import INTERRUPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from speech.config import LoopConfig
     from speech.run import Progress
@@ -36,3 +37,17 @@ def run_shown(
         progress = train(config, output, shown, directory, resume)
     if not is_finished(progress, config.train):
         sys.exit(INTERRUPTED)
+
+
+def print_study(figures: Mapping[str, Any] | None, as_json: bool = False) -> None:
+    """Print a study's table or its figures; None ends the process: a training was stopped.
+
+    The same command goes on with it.
+    """
+    from speech.results import finite
+    from speech.study_results import study_table
+
+    if figures is None:
+        sys.exit(INTERRUPTED)
+    for line in [json.dumps(finite(figures))] if as_json else study_table(figures):
+        print(line)

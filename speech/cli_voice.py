@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from speech.cli_options import ConfigArgument, JsonOption, ResumeOption, RunOption, SettingsOption
-from speech.cli_training import run_shown
+from speech.cli_training import print_study, run_shown
 from speech.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="Networks that tell speech from everything else.")
@@ -53,21 +52,4 @@ def voice(
 
     with progress_bar("mixing and listening", 1.0) as advance:
         figures = run_voice_study(VoiceModel.load(model), manifest, output, clips, advance)
-    if as_json:
-        print(json.dumps(figures))
-        return
-    print(f"{'':28} {'network':>17} {'levels':>17}   (missed, false alarms, as in use)")
-    for row in figures["by_case"]:
-        ratio = "alone" if row["snr_db"] is None else f"{row['snr_db']:g} dB"
-        shares = "".join(f" {_rates(row, name, figures):>17}" for name in ("network", "levels"))
-        print(f"{row['sound'][:19]:20} {ratio:>7}{shares}")
-    for name, one in figures["overall"].items():
-        print(f"{name}: equal error rate {one['equal_error_rate']:.2%} of frames")
-
-
-def _rates(row: dict[str, Any], name: str, figures: dict[str, Any]) -> str:
-    detector = figures["detectors"][name]
-    used = detector["thresholds"].index(detector["in_use"])
-    missed = row[name]["missed"][used] / max(1, row["speech_frames"])
-    false = row[name]["false"][used] / max(1, row["other_frames"])
-    return f"{missed:.1%}, {false:.1%}" if row["speech_frames"] else f"{false:.1%}"
+    print_study(figures, as_json)

@@ -13,7 +13,6 @@ from typing import Any
 from speech.config import Config
 from speech.errors import ConfigError
 from speech.model import count_parameters, match_parameters
-from speech.results import write_json
 from speech.study import (
     Observe,
     Outcome,
@@ -26,7 +25,7 @@ from speech.study import (
     tested_on,
     wer_figures,
 )
-from speech.study_plots import plot_cells
+from speech.study_results import store_study
 from speech.tokenizer import CharTokenizer
 
 # A window of one network looks both ways, as those before recurrent networks did.
@@ -40,7 +39,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 }
 PAIRS = (("feedforward", "lstm"), ("rnn", "lstm"), ("gru", "lstm"), ("feedforward", "blstm"),
          ("lstm", "blstm"))  # fmt: skip
-CELLS_FILE, CELLS_FIGURE = "cells.json", "cells.png"
+CELLS_FILE = "cells.json"
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ def run_cells_study(study: CellsStudy, place: Place, observe: Observe) -> dict[s
             return None
         results[name] = outcomes
     figures = cells_figures(results) | _setup(study, place)
-    write_json(place.output / CELLS_FILE, figures)
-    plot_cells(figures, place.output / CELLS_FIGURE)
+    store_study(figures, place.output / CELLS_FILE)
     return figures
 
 

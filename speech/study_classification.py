@@ -23,13 +23,12 @@ from speech.errors import ConfigError
 from speech.manifest import corpus_name, read_manifest
 from speech.metrics import ErrorCounts
 from speech.nonspeech import nonspeech_signals
-from speech.results import write_json
 from speech.run import BEST_MODEL, LAST_STATE, is_finished
-from speech.study_plots import plot_confusion
+from speech.study_results import store_study
 from speech.task import Observer
 from speech.train_classifier import score_manifests, train_classifier
 
-CLASSIFICATION_FILE, CLASSIFICATION_FIGURE = "classification.json", "classification.png"
+CLASSIFICATION_FILE = "classification.json"
 QUICK_EPOCHS, QUICK_SHARE = 2, 0.1
 QUICK_SPEAKERS = 2
 SOUND_SECONDS, QUICK_SOUND_SECONDS = 20.0, 2.0  # of each sound without speech
@@ -94,8 +93,7 @@ def run_classification_study(
         if one is None:
             return None
         figures["speakers"][recipe.name] = one
-    write_json(output / CLASSIFICATION_FILE, figures)
-    plot_confusion(_matrices(figures), output / CLASSIFICATION_FIGURE)
+    store_study(figures, output / CLASSIFICATION_FILE)
     return figures
 
 
@@ -189,18 +187,3 @@ def _speakers(
 def _errors(figures: dict[str, Any]) -> ErrorCounts:
     count = figures["utterances"]
     return ErrorCounts(round((1 - figures["accuracy"]) * count), 0, 0, count)
-
-
-def _matrices(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what is drawn: each classifier's first test, and all left-out speakers together."""
-    matrices = {}
-    for name, one in figures["classifiers"].items():
-        test, of_test = next(iter(one["tests"].items()))
-        matrices[f"{name}: {test}"] = of_test
-    for name, one in figures["speakers"].items():
-        every = list(one["by_speaker"].values())
-        summed = np.sum([speaker["confusion"] for speaker in every], axis=0).tolist()
-        matrices[f"{name}, each speaker left out"] = {
-            "labels": every[0]["labels"], "confusion": summed, "accuracy": one["mean_accuracy"],
-        }  # fmt: skip
-    return matrices

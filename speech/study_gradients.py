@@ -35,8 +35,7 @@ from speech.gradients import (
 from speech.layers import frame_mask
 from speech.manifest import corpus_name, read_manifest
 from speech.model import AcousticModel, count_parameters, ctc_losses, match_parameters
-from speech.results import write_json
-from speech.study_plots import plot_layers, plot_radius
+from speech.study_results import store_study
 
 RADII = (0.5, 0.9, 1.0, 1.1, 1.5)
 # So faint that tanh is linear even where radius 1.5 amplifies it over a whole utterance; float64
@@ -49,7 +48,7 @@ NETWORKS = {
     "lstm": ("lstm", 1.0),
 }
 GRADIENTS_FILE = "gradients.json"
-RADIUS_FIGURE, LAYERS_FIGURE = "gradients.png", "gradients-layers.png"
+
 _BATCH_SECONDS = 30.0  # every state of every step is kept
 _SHORTEST_SECONDS = 2.0  # an utterance shorter than that has no past to speak of
 
@@ -102,9 +101,7 @@ def run_gradient_study(
         "steps": study.steps,
         "clip_norm": study.clip_norm,
     }
-    write_json(output / GRADIENTS_FILE, figures)
-    plot_radius(figures, output / RADIUS_FIGURE)
-    plot_layers(figures, output / LAYERS_FIGURE)
+    store_study(figures, output / GRADIENTS_FILE)
     return figures
 
 

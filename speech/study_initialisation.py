@@ -20,11 +20,11 @@ from speech.gradients import HORIZON
 from speech.model import match_parameters
 from speech.results import write_json
 from speech.study import Observe, Outcome, Place, Trial, changed, over_seeds, run_trial, wer_figures
-from speech.study_plots import plot_trials
+from speech.study_results import store_study
 from speech.tokenizer import CharTokenizer
 from speech.train import RecogniserTask
 
-INITIALISATION_FILE, INITIALISATION_FIGURE = "initialisation.json", "initialisation.png"
+INITIALISATION_FILE = "initialisation.json"
 START_FILE = "start.json"  # of a trial: what was measured before its first step
 NO_CLIPPING = 1e9  # a norm that no gradient reaches
 BPTT_FRAMES = (10, 50, 0)  # 0: to the beginning
@@ -90,8 +90,7 @@ def run_initialisation_study(
         "seeds": study.seeds,
         "train": dict(study.config.data.train),
     }
-    write_json(place.output / INITIALISATION_FILE, figures)
-    plot_trials(rows, place.output / INITIALISATION_FIGURE)
+    store_study(figures, place.output / INITIALISATION_FILE)
     return figures
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DPI = 110
+_COLOURS = 128  # of a palette: a picture is then a third as large
 _STEADY_RATE = 0.9995  # from here on a gradient counts as one that does not fade
 
 
@@ -48,10 +52,11 @@ def _bar(axes: Axes, place: int, encoder: Mapping[str, Any], colour: str) -> Non
     axes.text(place, high, f" {mean:.1f}", ha="center", va="bottom", fontsize=8)
 
 
-def plot_trials(trials: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot_trials(figures: Mapping[str, Any], path: Path) -> None:
     """Draw the loss over the epochs and the gradient horizon of trials, a line each, as PNG."""
     from matplotlib.figure import Figure
 
+    trials = figures["trials"]
     groups = list(dict.fromkeys(trial["group"] for trial in trials))
     figure = Figure(figsize=(11, 3.2 * len(groups)), layout="constrained")
     axes = figure.subplots(len(groups), 2, squeeze=False)
@@ -70,6 +75,21 @@ def plot_trials(trials: Sequence[Mapping[str, Any]], path: Path) -> None:
             one.set_xlabel("epoch")
             one.grid(alpha=0.3)
     _save(figure, path)
+
+
+def plot_classification(figures: Mapping[str, Any], path: Path) -> None:
+    """Draw the confusion matrix of each classifier's first test and of all left-out speakers."""
+    matrices = {}
+    for name, one in figures["classifiers"].items():
+        test, of_test = next(iter(one["tests"].items()))
+        matrices[f"{name}: {test}"] = of_test
+    for name, one in figures["speakers"].items():
+        every = list(one["by_speaker"].values())
+        summed = np.sum([speaker["confusion"] for speaker in every], axis=0).tolist()
+        matrices[f"{name}, each speaker left out"] = {
+            "labels": every[0]["labels"], "confusion": summed, "accuracy": one["mean_accuracy"],
+        }  # fmt: skip
+    plot_confusion(matrices, path)
 
 
 def plot_confusion(matrices: Mapping[str, Mapping[str, Any]], path: Path) -> None:
@@ -214,7 +234,9 @@ def _gradient_axes(axes: Axes, title: str, highest: float = 10.0) -> None:
     axes.set_yscale("log")
     axes.set_ylim(1e-12, highest)
     axes.axhline(2**-24, color="grey", linewidth=0.8)
-    axes.text(0, 2**-24, " lost beside the present in float32", fontsize=7, va="bottom")
+    note = "lost beside the present in float32 "
+    side = axes.get_yaxis_transform()  # x: share of the width, y: data
+    axes.text(1, 2**-24, note, fontsize=7, ha="right", va="top", transform=side)
     axes.set_xlabel("k, output frames")
     axes.set_ylabel("gradient, relative to k = 0")
     axes.set_title(title, fontsize=10)
@@ -232,8 +254,9 @@ def _curve(
     axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, colour: str, label: str | None
 ) -> None:
     points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
-    if points:
-        axes.plot(*zip(*points, strict=True), marker=".", color=colour, label=label)
+    epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
+    axes.plot(epochs, values, marker=".", color=colour, label=label)  # without points: its name
+    axes.locator_params("x", integer=True)
 
 
 def _holes(values: Sequence[float | None]) -> list[float]:
@@ -256,5 +279,10 @@ def _frames(half_life: float | None) -> str:
 
 
 def _save(figure: Any, path: Path) -> None:
+    from PIL import Image  # matplotlib needs it as well
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=_DPI, format="png")
+    picture = Image.open(buffer).convert("RGB")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI, format="png")
+    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)

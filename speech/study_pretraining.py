@@ -43,11 +43,11 @@ from speech.study import (
     tested_on,
     wer_figures,
 )
-from speech.study_plots import plot_pretraining
+from speech.study_results import store_study
 from speech.tokenizer import CharTokenizer
 from speech.workers import Workers
 
-PRETRAINING_FILE, PRETRAINING_FIGURE = "pretraining.json", "pretraining.png"
+PRETRAINING_FILE = "pretraining.json"
 FORECASTS_FILE = "forecasts.json"  # of the pretraining: how far off it was
 ALL, RANDOM, PRETRAINED = "all", "random", "pretrained"
 _QUICK_SHARE = 0.25  # of the transcribed speech, for little
@@ -145,8 +145,7 @@ def run_pretraining_study(
                 results.setdefault((amount.name, start), []).append(outcome)
     figures = {"forecast": forecast, "amounts": _amount_figures(given, results)}
     figures |= _setup(study, place)
-    write_json(place.output / PRETRAINING_FILE, figures)
-    plot_pretraining(figures, place.output / PRETRAINING_FIGURE)
+    store_study(figures, place.output / PRETRAINING_FILE)
     return figures
 
 

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.nonspeech import Signal
-from speech.results import write_json
-from speech.study_plots import plot_voice
+from speech.study_results import store_study
 from speech.train_voice import ClipMaker
 from speech.voice_activity import EXCESS_DB, VoiceDetector
 from speech.voice_config import VoiceConfig
 from speech.voice_mixture import FRAME_SECONDS, Mixture, Truth
 from speech.voice_network import NetworkVoiceDetector, VoiceModel
 
-VOICE_FILE, VOICE_FIGURE = "voice_activity.json", "voice_activity.png"
+VOICE_FILE = "voice_activity.json"
 SNRS_DB = (20.0, 10.0, 5.0, 0.0)
 CLIP_SECONDS = 60.0  # the detector by levels needs seconds around to find its floor
 PROBABILITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -59,8 +58,7 @@ def run_voice_study(
         "overall": {name: summed(rows, name) for name in ("network", "levels")},
         "by_case": rows,
     }  # fmt: skip
-    write_json(output / VOICE_FILE, figures)
-    plot_voice(figures, output / VOICE_FIGURE)
+    store_study(figures, output / VOICE_FILE)
     return figures
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from speech.study_pretraining import amounts, read_pretraining_study
 from speech.tokenizer import CharTokenizer
 
 PARAMETERS = 20_000
+STUDIES = Path(speech.__file__).parent.parent / "models" / "studies"
 
 
 @pytest.fixture(scope="module")
@@ -341,3 +343,39 @@ def test_quick_commands_print_their_tables(
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["radius"]["lstm"]["1.5"]["layers"]
+
+
+def test_stored_studies_are_shown_and_drawn_again(tmp_path: Path, run: Run) -> None:
+    """All that ship: their tables are printed and their pictures are drawn, each of them small."""
+    for path in STUDIES.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    stored = sorted(tmp_path.glob("*.json"))
+    assert len(stored) >= 5
+    result = run("study", "show", *stored, "--draw")
+    assert result.status == 0, result.stderr
+    lines = "blstm makes ", "at radius 1 the LSTM's", "rnn-noclip ", "1 h of text: ", "without "
+    assert all(line in result.stdout for line in lines)
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {path.name for path in STUDIES.glob("*.png")}
+    for path in (*STUDIES.glob("*.png"), *tmp_path.glob("*.png")):
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size < 200_000, path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: no such file"),
+        ("{", "not JSON: "),
+        ('{"wer": 1}', "not a study's figures: needs one of encoders, "),
+    ],
+)
+def test_what_is_no_study_is_refused(
+    content: str | None, message: str, tmp_path: Path, run: Run
+) -> None:
+    path = tmp_path / "figures.json"
+    if content is not None:
+        path.write_text(content, "utf-8")
+    result = run("study", "show", path)
+    assert result.status == 1
+    assert f"{path}: {message}" in result.stderr
