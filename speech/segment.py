@@ -155,6 +155,8 @@ class _Cutter:
 
     def _next_start(self, known: int) -> int | None:
         """Return where the next segment begins; None while no more voice is known."""
+        if self._from >= known:  # also at the end, in a last frame that the audio does not fill
+            return None
         if self._joins_at is not None:
             return self._from
         frame = self._detector.frame_samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
@@ -194,6 +195,30 @@ def test_speech_without_pause_overlaps() -> None:
         assert end - start == pytest.approx(OVERLAP_SECONDS)
         assert later.joins_at_seconds == pytest.approx((start + end) / 2)
     assert spans(found)[-1][1] == pytest.approx(120.0, abs=0.1)
+
+
+class AllVoice:
+    """A detector that hears voice everywhere, in a last frame that the audio does not fill too."""
+
+    frame_samples = 640
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.bool_]:
+        frames, self.left = divmod(self.left + len(samples), self.frame_samples)
+        return np.ones(frames, bool)
+
+    def finish(self) -> NDArray[np.bool_]:
+        return np.ones(int(self.left > 0), bool)
+
+
+@pytest.mark.parametrize("odd", [0, 1, 639, 640, 3999])
+def test_audio_that_ends_in_the_middle_of_a_word_ends(odd: int) -> None:
+    samples = noise(64 * VOICE_RATE + odd)
+    found = list(itertools.islice(voice_segments([samples], VOICE_RATE, AllVoice), 9))
+    assert spans(found)[-1][1] == pytest.approx(len(samples) / VOICE_RATE)
+    assert all(len(segment.samples) for segment in found)
 
 
 @given(
