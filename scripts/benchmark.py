@@ -2,8 +2,9 @@
 
     python scripts/benchmark.py [--quick] [--json] [--manifest MANIFEST] [--model MODEL]
 
-Each figure comes with what it was measured on. Times are of a machine that does nothing else;
-ratios are of one process and one run, the two sides taken in turns.
+Each figure comes with what it was measured on, as a table in Markdown; stderr says what is being
+measured. All of it takes about four minutes on two cores. Times are of a machine that does nothing
+else; ratios are of one process and one run, the two sides taken in turns.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from processes import REPOSITORY, processor_name, run_child
 from speech.checkpoint import create_model, find_model, save_model
 from speech.config import Config, TrainConfig, dump_config, load_config
 from speech.dataset import Batch, SampleCache, TrainingSet, epoch_batches, select_examples
-from speech.decoder import GREEDY
+from speech.decoder import GREEDY, DecoderOptions
 from speech.errors import ModelError
 from speech.manifest import read_manifest
 from speech.model import ctc_losses
 from speech.optimiser import create_optimiser
+from speech.results import NO_LANGUAGE_MODEL
 from speech.run import HISTORY
 from speech.task import StepReport
 from speech.tokenizer import CharTokenizer
@@ -55,22 +57,31 @@ Figures = dict[str, Any]
 class Size:
     """How much is measured."""
 
-    steps: int  # optimiser steps a round, at least
+    steps: int  # optimiser steps a round, about
     rounds: int
     audio_seconds: float  # transcribed for a real-time factor
     long_minutes: float  # of the file that memory is measured on
     starts: int
 
 
-FULL = Size(steps=8, rounds=3, audio_seconds=600.0, long_minutes=60.0, starts=5)
+FULL = Size(steps=6, rounds=3, audio_seconds=600.0, long_minutes=60.0, starts=3)
 QUICK = Size(steps=2, rounds=1, audio_seconds=10.0, long_minutes=1.0, starts=1)
 
 
+BEGAN = time.monotonic()
+
+
+def tell(what: str) -> None:
+    """Say on stderr what is measured next, and how long this has been going on."""
+    print(f"{time.monotonic() - BEGAN:4.0f} s  {what}", file=sys.stderr, flush=True)
+
+
 class Clock:
-    """An observer that keeps the wall time of each step."""
+    """An observer that keeps the wall time of each step of an epoch."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.is_whole = False
 
     def message(self, text: str) -> None:
         pass
@@ -79,7 +90,7 @@ class Clock:
         self.seconds.append(report.wall_seconds)
 
     def epoch(self, row: dict[str, float]) -> None:
-        pass
+        self.is_whole = True
 
 
 # --- Training -------------------------------------------------------------------------------------
@@ -160,9 +171,12 @@ def measure_overhead(config: Config, size: Size, scratch: Path, threads: int) ->
     bare = BareStep(config)
     rounds: list[tuple[float, float]] = []
     for epoch in range(size.rounds + 1):
+        tell(f"training steps, {threads} thread(s), round {epoch + 1} of {size.rounds + 1}")
         clock = Clock()
         output = scratch / f"overhead-{threads}"
         train(with_epochs(config, epoch + 1), output, clock, resume=epoch > 0)
+        if not clock.is_whole:  # a training takes Ctrl-C or SIGTERM for itself
+            raise SystemExit("stopped")
         own = [bare.seconds(batch) for batch in prepared_batches(config, epoch)]
         rounds.append((sum(clock.seconds), sum(own)))
     real, alone = (sum(seconds) for seconds in zip(*rounds[1:], strict=True))  # one warms up
@@ -178,18 +192,20 @@ def measure_overhead(config: Config, size: Size, scratch: Path, threads: int) ->
 
 
 def measure_training_speed(config: Config, scratch: Path, processes: int) -> Figures:
-    """Hours of audio a second of `speech train`, alone or under torchrun."""
+    """Audio a second of `speech train`, alone or under torchrun; the first epoch warms up."""
+    tell(f"speech train, {processes} process(es)")
     output = scratch / f"speed-{processes}"
-    (scratch / "speed.toml").write_text(dump_config(with_epochs(config, 2)))
+    (scratch / "speed.toml").write_text(dump_config(with_epochs(config, 3)))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     arguments = ["-m", "speech", "train", str(scratch / "speed.toml"), "--output", str(output)]
     command = [sys.executable, *(launcher if processes > 1 else []), *arguments]
     peak = run_child(command).peak_bytes
-    row = json.loads((output / HISTORY).read_text())[-1]  # the first epoch warms up
-    audio, wall = row["audio_seconds"], row["wall_seconds"]
+    warm = json.loads((output / HISTORY).read_text())[1:]
+    audio, wall = (sum(row[key] for row in warm) for key in ("audio_seconds", "wall_seconds"))
+    narrow = Workers(0, 1, torch.device("cpu")).precision(config.train.precision)
     return {
         "processes": processes,
-        "hours_per_second": audio / wall / 3600,
+        "precision": "float32" if narrow is None else "bfloat16",
         "times_real_time": audio / wall,
         "peak_bytes": peak,
     }
@@ -213,13 +229,14 @@ def shipped_or_random_model(name: str, scratch: Path, quick: bool) -> Path:
 
 
 def measure_transcription(
-    model: Path, manifest: Path, size: Size, threads: int, precision: str
+    model: Path, manifest: Path, size: Size, threads: int, precision: str, options: DecoderOptions
 ) -> Figures:
     """Processing time over audio time, for many short recordings."""
+    tell(f"transcription, lm {options.lm}, {precision}, {threads} thread(s)")
     utterances = read_manifest(manifest)
     seconds = sum(utterance.duration for utterance in utterances)
     paths = [u.audio_path for u in utterances] * max(1, round(size.audio_seconds / seconds))
-    recogniser = Recogniser.load(model, threads, precision, options=GREEDY)
+    recogniser = Recogniser.load(model, threads, precision, options=options)
     list(recogniser.transcribe_many(paths[:2]))
     began = time.perf_counter()
     results = list(recogniser.transcribe_many(paths))
@@ -228,6 +245,7 @@ def measure_transcription(
     return {
         "threads": threads,
         "precision": precision,
+        "lm": recogniser.lm_name,
         "real_time_factor": wall / audio,
         "times_real_time": audio / wall,
         "audio_seconds": audio,
@@ -235,7 +253,8 @@ def measure_transcription(
 
 
 def measure_memory(model: Path, manifest: Path, size: Size, scratch: Path) -> Figures:
-    """Peak memory of a process that transcribes one long file."""
+    """Peak memory of a process that transcribes one long file, with the language model."""
+    tell(f"one file of {size.long_minutes:.0f} min")
     path = scratch / "long.wav"
     samples = np.concatenate([read_samples(u.audio_path) for u in read_manifest(manifest)])
     with soundfile.SoundFile(path, "w", 16000, 1, subtype="PCM_16") as file:
@@ -264,18 +283,21 @@ def measure_starts(model: Path, size: Size, scratch: Path) -> Figures:
     """Seconds from nothing to a result, the median of several starts; files are in memory."""
     five = scratch / "five.wav"
     soundfile.write(five, np.random.default_rng(0).normal(0, 0.1, 5 * 16000), 16000)
+    transcribe = ["-m", "speech", "transcribe", str(five), "--model", str(model)]
     commands = {
         "speech --help": ["-m", "speech", "--help"],
         "import speech": ["-c", "import speech"],
         "import speech.transcribe": ["-c", "import speech.transcribe"],
-        "speech transcribe, 5 s": ["-m", "speech", "transcribe", str(five), "--model", str(model)],
+        "speech transcribe, 5 s": transcribe,
+        "speech transcribe, 5 s, greedy": [*transcribe, "--lm", "none"],
     }
-    return {
-        name: statistics.median(
-            run_child([sys.executable, *arguments]).wall_seconds for _ in range(size.starts)
-        )
-        for name, arguments in commands.items()
-    }
+    found = {}
+    for name, arguments in commands.items():
+        tell(f"starts of {name}")
+        run_child([sys.executable, *arguments])  # reads the files, and may compile the beam search
+        starts = (run_child([sys.executable, *arguments]) for _ in range(size.starts))
+        found[name] = statistics.median(start.wall_seconds for start in starts)
+    return found
 
 
 def machine() -> Figures:
@@ -308,7 +330,8 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Figures:
             measure_training_speed(config, scratch, processes) for processes in (1, 2)
         ],
         "transcription": lambda: [
-            measure_transcription(model, manifest, size, count, precision)
+            measure_transcription(model, manifest, size, count, precision, options)
+            for options in (GREEDY, DecoderOptions())
             for precision in ("float32", "bfloat16")
             for count in threads
         ],
@@ -317,13 +340,12 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Figures:
     figures: Figures = {"quick": arguments.quick, "model": model.name}
     for name, part in parts.items():
         if name in (arguments.only or parts):
-            print(f"measuring {name} ...", file=sys.stderr, flush=True)
             figures[name] = part()
     return figures
 
 
 def rows(figures: Figures) -> list[tuple[str, str]]:
-    """The figures as lines of a table."""
+    """What was measured, and what came of it."""
     found = [(name, f"{seconds:.2f} s") for name, seconds in figures.get("starts", {}).items()]
     if one := figures.get("machine"):
         bfloat16 = "native" if one["native_bfloat16"] else "emulated"
@@ -331,19 +353,23 @@ def rows(figures: Figures) -> list[tuple[str, str]]:
         found.insert(0, ("machine", f"{value}, torch {one['torch']}"))
     for one in figures.get("overhead", []):
         name = f"training step over its bare arithmetic, {one['threads']} thread(s)"
-        value = f"{one['ratio']:.3f} (target {one['target']:.2f}; {one['steps']} steps)"
-        found.append((name, value))
+        low, high = min(one["ratios"]), max(one["ratios"])
+        value = f"{one['ratio']:.3f} (target {one['target']:.2f}; {one['steps']} steps, "
+        found.append((name, f"{value}rounds {low:.3f} to {high:.3f})"))
     for one in figures.get("training", []):
-        value = f"{one['hours_per_second']:.4f} h of audio a second"
+        name = f"training, {one['precision']}, {one['processes']} process(es)"
         memory = f"{one['peak_bytes'] / 1e9:.2f} GB in the largest process"
-        found.append((f"training, {one['processes']} process(es)", f"{value}, {memory}"))
+        found.append((name, f"{one['times_real_time']:.0f} s of audio a second, {memory}"))
     for one in figures.get("transcription", []):
-        name = f"transcription, {one['precision']}, {one['threads']} thread(s)"
+        decoding = "greedy" if one["lm"] == NO_LANGUAGE_MODEL else f"with {one['lm']}"
+        name = f"transcription, {decoding}, {one['precision']}, {one['threads']} thread(s)"
         speed = f"{one['times_real_time']:.0f} times real time"
         found.append((name, f"real-time factor {one['real_time_factor']:.4f} ({speed})"))
     if one := figures.get("memory"):
-        value = f"{one['peak_bytes'] / 1e9:.2f} GB, {one['wall_seconds']:.0f} s"
-        found.append((f"memory for a file of {one['audio_minutes']:.0f} min", value))
+        minutes, seconds = one["audio_minutes"], one["wall_seconds"]
+        factor = f"real-time factor {seconds / minutes / 60:.4f}"
+        value = f"{seconds:.1f} s ({factor}), {one['peak_bytes'] / 1e9:.2f} GB at most"
+        found.append((f"one file of {minutes:.0f} min, from the shell", value))
     return found
 
 
@@ -362,10 +388,11 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(figures, indent=1))
         return
-    table = rows(figures)
-    width = max(len(name) for name, _ in table)
-    for name, value in table:
-        print(f"{name:{width}}  {value}")
+    print(
+        "\n".join(
+            ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows(figures))]
+        )
+    )
 
 
 if __name__ == "__main__":
