@@ -50,9 +50,9 @@ def test_ratios_and_forms_are_measured(
     model = save_tiny_model(tmp_path / "model")
     parts = [f"--only={part}" for part in ("acoustic", "transcribe", "features", "int8")]
     command = ["benchmark_speed", str(manifest), "--model", str(model), *parts]
-    monkeypatch.setattr(sys, "argv", [*command, "--json"])
+    monkeypatch.setattr(sys, "argv", [*command, "--output", str(tmp_path / "speed.json")])
     script.main()
-    figures = json.loads(capsys.readouterr().out)
+    figures = json.loads((tmp_path / "speed.json").read_text())
     assert figures["audio_seconds"] == pytest.approx(
         sum(one.duration for one in read_manifest(manifest))
     )
@@ -64,5 +64,6 @@ def test_ratios_and_forms_are_measured(
         "torch float32", "torch bfloat16", "torch int8", "onnxruntime float32", "onnxruntime int8",
     ]  # fmt: skip
     assert rows["torch float32"]["wer"] == rows["onnxruntime float32"]["wer"]
-    lines = script.table(figures)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == script.table(figures)
     assert sum(line.startswith("| onnxruntime") for line in lines) == 2
