@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from speech.corpora import CORPORA, PreparedSplit, prepare
-from speech.errors import ArchiveError, ManifestError
+from speech.errors import ManifestError
 from speech.manifest import Utterance, durations_agree, read_manifest, write_manifest
 
 
@@ -313,12 +313,6 @@ def test_common_voice_from_its_archive(common_voice: Path, tmp_path: Path) -> No
     path = tmp_path / "cv-corpus-17.0-en.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         tar.add(common_voice.parent, common_voice.parent.name)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ArchiveError, match="cut off"):
-        prepare("common-voice", path, tmp_path / "out")
-    assert not (tmp_path / "cv-corpus-17.0-en").exists()
-    path.write_bytes(whole)
     train, _ = prepare("common-voice", path, tmp_path / "out")
     assert "cv-corpus-17.0-en" in read_manifest(train.manifest)[0].audio_path.parts
 

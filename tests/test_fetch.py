@@ -116,6 +116,14 @@ def tedlium(top: Path, part: str) -> None:
         link.symlink_to(f"../../../data/{kind}/trainTalk_2010W.{kind}")
 
 
+def common_voice(top: Path, part: str) -> None:
+    root = top / "cv-corpus-17.0-2024-03-15/en"
+    clips = [f"common_voice_en_{number}.mp3" for number in range(3)]
+    for clip in clips:
+        sound(root / f"clips/{clip}")
+    text(root / "train.tsv", "client_id\tpath\tsentence", *(f"ann\t{clip}\tGo." for clip in clips))
+
+
 @dataclass(frozen=True)
 class Example:
     """A corpus by name, a part of it, its layout, and what the manifests have to be."""
@@ -247,8 +255,17 @@ def test_interrupted_and_resumed_twenty_times(
     assert first.duration == pytest.approx(0.25)
 
 
+DAMAGES = ("corrupted", "truncated")
+
+
+def damaged(content: bytes, damage: str) -> bytes:
+    middle = len(content) // 2
+    noise = bytes(byte ^ 255 for byte in content[middle : middle + 64])
+    return content[:middle] + (noise + content[middle + 64 :] if damage == "corrupted" else b"")
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=by_corpus)
-@pytest.mark.parametrize("damage", ["corrupted", "truncated"])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_on_the_server(
     example: Example,
     damage: str,
@@ -259,10 +276,7 @@ def test_damaged_on_the_server(
 ) -> None:
     content = archives[example.corpus]
     serve(example, content)
-    middle = len(content) // 2
-    noise = bytes(byte ^ 255 for byte in content[middle : middle + 64])
-    changed = noise + content[middle + 64 :] if damage == "corrupted" else b""
-    server.files = dict.fromkeys(server.files, content[:middle] + changed)
+    server.files = dict.fromkeys(server.files, damaged(content, damage))
     with pytest.raises(SpeechError) as caught:
         fetch(example.corpus, tmp_path / "corpus", (example.part,), patience=PATIENCE)
     assert "\n" not in str(caught.value)
@@ -323,6 +337,31 @@ def test_an_archive_that_means_harm(
     assert not list(tmp_path.rglob("evil"))
     with pytest.raises(ManifestError):
         prepare(example.corpus, tmp_path / "corpus", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [*HARM, *DAMAGES])
+def test_a_bad_archive_that_the_user_brings(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speech.unpack.EXPANSION_SLACK_BYTES", 1 << 20)
+    (tmp_path / "top").mkdir()
+    common_voice(tmp_path / "top", "")
+    whole = pack(tmp_path / "top", "cv.tar.gz")
+    path = tmp_path / "corpus/cv.tar.gz"
+    path.parent.mkdir()
+    (tmp_path / "corpus/secret").write_text("mine")
+    path.write_bytes(
+        hostile(tmp_path / "top", path.name, kind) if kind in HARM else damaged(whole, kind)
+    )
+    expected = HARM[kind][1] if kind in HARM else "cut off|damaged"
+    with pytest.raises(ArchiveError, match=expected) as caught:
+        prepare("common-voice", path, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert {one.name for one in path.parent.iterdir()} == {"secret", path.name}
+    assert not (tmp_path / "out").exists()
+    path.write_bytes(whole)
+    (split,) = prepare("common-voice", path, tmp_path / "out")
+    assert split.utterances == 3
 
 
 # ---------------------------------------------------------------------------- names and parts
