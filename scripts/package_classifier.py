@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from package_model import PLACES, TABLE_BEGIN, TABLE_END
 
-from speech.checkpoint import CONFIG_FILE
 from speech.classifier import Classifier
 from speech.config import config_differences, dump_config
 from speech.report import plot_curves
 from speech.run import BEST_MODEL, CURVES, HISTORY
+from speech.shipped import CONFIG_FILE
 from speech.study_classification import Recipe, recipe_figures
 from speech.study_plots import plot_confusion
 from speech.train_classifier import ClassifierTask

@@ -18,10 +18,10 @@ import torch
 from speech.char_config import CharConfig
 from speech.char_language_model import CharLanguageModel
 from speech.char_text import read_lines
-from speech.checkpoint import CONFIG_FILE
 from speech.config import config_differences, dump_config, load_config_of
 from speech.report import plot_curves
 from speech.run import BEST_MODEL, CURVES, HISTORY
+from speech.shipped import CONFIG_FILE
 from speech.train_char import CharTask
 
 PLACES = {"data.root", "data.cache"}  # where files lie is no part of a recipe

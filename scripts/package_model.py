@@ -15,12 +15,13 @@ from pathlib import Path
 
 import torch
 
-from speech.checkpoint import CONFIG_FILE, load_model, save_model
+from speech.checkpoint import load_model, save_model
 from speech.config import config_differences, dump_config, load_config
 from speech.decoder import GREEDY
 from speech.evaluate import evaluate
 from speech.report import plot_curves
 from speech.run import BEST_MODEL, CURVES, HISTORY
+from speech.shipped import CONFIG_FILE
 from speech.train import RECOGNISER_CURVES
 from speech.transcribe import Recogniser
 

@@ -17,10 +17,11 @@ from packaging.requirements import Requirement
 from processes import REPOSITORY, run_children
 
 from speech.calibration import CALIBRATION_FILE
-from speech.checkpoint import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE, find_model
+from speech.checkpoint import TOKENS_FILE, WEIGHTS_FILE, find_model
 from speech.language_model import find_language_model
 from speech.manifest import Utterance, read_manifest
 from speech.results import NO_LANGUAGE_MODEL, Evaluation, read_results, score_pair
+from speech.shipped import CONFIG_FILE
 from speech.tokenizer import NORMALISER, normalise_text
 
 PEER_SCRIPT = REPOSITORY / "scripts" / "pocketsphinx_transcribe.py"

@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.errors import LanguageModelError
+from speech.errors import LanguageModelError, reason_of
 
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
 UNKNOWN_ID = 0
@@ -80,8 +80,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with opener(path, "rb") as file:
             yield file
     except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
-        reason = getattr(error, "strerror", None) or str(error)
-        raise LanguageModelError(f"{path}: cannot be read: {reason.lower()}") from error
+        raise LanguageModelError(f"{path}: cannot be read: {reason_of(error)}") from error
 
 
 class _Reader:

@@ -17,7 +17,7 @@ from speech.audio_source import (
     is_mpeg_frame,
     nameless,
 )
-from speech.errors import AudioError, AudioFormatError
+from speech.errors import AudioError, AudioFormatError, reason_of
 
 # FFmpeg's demuxers that hold audio in the file itself. Playlists (hls, concat, dash, ...) are left
 # out: they would make it open further files and addresses that the source names.
@@ -107,8 +107,7 @@ def _container_frames(
                 yield frame
                 seconds += frame.samples / frame.sample_rate
     except av.FFmpegError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise AudioError(f"{complaint} near {seconds:.1f} s: {reason}") from error
+        raise AudioError(f"{complaint} near {seconds:.1f} s: {reason_of(error)}") from error
 
 
 def _frame_blocks(

@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.errors import AudioError
+from speech.errors import AudioError, reason_of
 
 Samples: TypeAlias = NDArray[np.float32]
 Source: TypeAlias = "str | Path | bytes | BinaryIO"
@@ -71,8 +71,7 @@ def _open_path(path: Path) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise AudioError(f"{path}: cannot open the audio file: {reason}") from error
+        raise AudioError(f"{path}: cannot open the audio file: {reason_of(error)}") from error
 
 
 def nameless(file: BinaryIO) -> SimpleNamespace:

@@ -62,13 +62,13 @@ class BeamSettings:
         for name, low in (
             ("beam_size", 1), ("tokens_per_frame", 1), ("n_best", 1), ("beam_threshold", 0),
             ("token_threshold", 0), ("lm_weight", 0), ("letter_price", 0),
-            ("word_bonus", -math.inf),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise ConfigError(f"{name} must be {low} or more, got {value}")
-        if not math.isfinite(self.lm_weight + self.word_bonus + self.letter_price):
-            raise ConfigError("lm_weight, word_bonus and letter_price must be finite")
+        for name in ("lm_weight", "word_bonus", "letter_price"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} must be a finite number, got {getattr(self, name)}")
 
 
 class Rescorer(Protocol):

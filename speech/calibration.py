@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from speech.confidence import ConfidenceMap
-from speech.errors import ModelError, SpeechError
+from speech.errors import ModelError, SpeechError, reason_of
 
 CALIBRATION_FILE = "calibration.json"
 _LEAST = ("confidence", "per_second", "in_all")
@@ -87,7 +87,7 @@ def read_calibration(path: Path) -> Calibration:
     except FileNotFoundError:
         return Calibration()
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot read the calibration: {error}") from error
+        raise ModelError(f"{path}: cannot read the calibration: {reason_of(error)}") from error
     try:
         if unknown := set(content) - {"word_times", "confidence", "least_evidence"}:
             raise ValueError(f"unknown keys {sorted(unknown)}")

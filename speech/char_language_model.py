@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from speech.batching import pack
 from speech.char_config import CharConfig, NetworkConfig
-from speech.checkpoint import CONFIG_FILE, TOKENS_FILE, read_weights, replace_file, write_weights
+from speech.checkpoint import TOKENS_FILE, read_weights, replace_file, write_weights
 from speech.config import dump_config, load_config_of
-from speech.errors import ModelError, SpeechError
+from speech.errors import SpeechError
 from speech.layers import State, layer_norm, linear_output, stack_layers
-from speech.shipped import CHAR_WEIGHTS_FILE, model_directories
+from speech.shipped import CHAR_WEIGHTS_FILE, CONFIG_FILE, find_shipped
 from speech.tokenizer import CharTokenizer
 
 END = 0  # token of the end of a sentence, also what precedes its first character
@@ -246,16 +246,4 @@ def find_char_model(name_or_path: str | Path) -> Path:
 
     Raises `ModelError` that lists the names there are.
     """
-    path = Path(name_or_path)
-    for candidate in (path, *(root / path for root in model_directories())):
-        if (candidate / CONFIG_FILE).is_file() and (candidate / CHAR_WEIGHTS_FILE).is_file():
-            return candidate
-    names = sorted(
-        found.parent.name
-        for root in model_directories()
-        for found in root.glob(f"*/{CHAR_WEIGHTS_FILE}")
-    )
-    raise ModelError(
-        f"no neural language model {str(name_or_path)!r}: needs a directory with {CONFIG_FILE} and "
-        f"{CHAR_WEIGHTS_FILE}, or one of the shipped names: {', '.join(names) or '(none)'}"
-    )
+    return find_shipped(name_or_path, "neural language model", CONFIG_FILE, CHAR_WEIGHTS_FILE)

@@ -21,7 +21,7 @@ from torch import Tensor
 from speech.array_file import load_arrays, save_arrays
 from speech.batching import batches_of_like_size, costliest_first
 from speech.char_config import TextConfig
-from speech.errors import LanguageModelError
+from speech.errors import LanguageModelError, reason_of
 from speech.lm_text import Bar, no_bar, read_sentences
 from speech.tokenizer import NORMALISER, CharTokenizer
 
@@ -104,8 +104,7 @@ def _key(path: Path, tokenizer: CharTokenizer) -> str:
     try:
         state = path.stat()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise LanguageModelError(f"{path}: cannot be read: {reason}") from error
+        raise LanguageModelError(f"{path}: cannot be read: {reason_of(error)}") from error
     identity = (path.resolve(), state.st_size, state.st_mtime_ns, NORMALISER, tokenizer.alphabet)
     return hashlib.sha256(repr(identity).encode()).hexdigest()[:32] + ".text"
 

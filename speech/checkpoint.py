@@ -27,14 +27,14 @@ from speech.calibration import (
     read_calibration,
 )
 from speech.config import Config, ModelConfig, dump_config, load_config
-from speech.errors import ModelError
+from speech.errors import ModelError, reason_of
 from speech.features import FeatureExtractor
 from speech.model import AcousticModel
-from speech.shipped import model_directories
+from speech.shipped import CONFIG_FILE, find_shipped
 from speech.tokenizer import CharTokenizer
 
 DEFAULT_MODEL = "base"
-CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE = "config.toml", "tokens.txt", "model.safetensors"
+TOKENS_FILE, WEIGHTS_FILE = "tokens.txt", "model.safetensors"
 STATE_VERSION = 1  # of the training state; a file of another version is refused
 
 
@@ -70,16 +70,7 @@ def find_model(name_or_path: str | Path) -> Path:
 
     Raises `ModelError` that lists the names there are.
     """
-    path = Path(name_or_path)
-    for candidate in (path, *(root / path for root in model_directories())):
-        if (candidate / CONFIG_FILE).is_file() and (candidate / WEIGHTS_FILE).is_file():
-            return candidate
-    roots = [root for root in model_directories() if root.is_dir()]
-    names = sorted({p.parent.name for root in roots for p in root.glob(f"*/{WEIGHTS_FILE}")})
-    raise ModelError(
-        f"no model {str(name_or_path)!r}: needs a directory with {CONFIG_FILE} and {WEIGHTS_FILE}, "
-        f"or one of the shipped names: {', '.join(names) or '(none)'}"
-    )
+    return find_shipped(name_or_path, "model", CONFIG_FILE, WEIGHTS_FILE)
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> Model:
@@ -185,7 +176,7 @@ def read_weights(path: Path, module: nn.Module) -> None:
         state = {key: value.float() for key, value in weights.items()}
         module.load_state_dict(state, assign=True)
     except (OSError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{path}: cannot read the weights: {error}") from error
+        raise ModelError(f"{path}: cannot read the weights: {reason_of(error)}") from error
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
         raise ModelError(f"{path}: weights do not fit {CONFIG_FILE}: {first[0].strip()}") from error

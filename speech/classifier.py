@@ -18,7 +18,6 @@ from torch import nn
 
 from speech.audio import load_audio
 from speech.checkpoint import (
-    CONFIG_FILE,
     load_model,
     read_weights,
     require_same,
@@ -29,10 +28,10 @@ from speech.checkpoint import (
 from speech.classification import UNKNOWN, ClassScore
 from speech.classifier_config import ClassifierConfig
 from speech.config import load_config_of
-from speech.errors import AudioError, ModelError
+from speech.errors import AudioError
 from speech.features import FeatureExtractor, pad_features
 from speech.model import UtteranceClassifier
-from speech.shipped import CLASSIFIER_WEIGHTS_FILE, model_directories
+from speech.shipped import CLASSIFIER_WEIGHTS_FILE, CONFIG_FILE, find_shipped
 
 DEFAULT_CLASSIFIER = "digits"
 
@@ -137,13 +136,4 @@ def find_classifier(name_or_path: str | Path) -> Path:
 
     Raises `ModelError` that lists the names there are.
     """
-    path = Path(name_or_path)
-    for candidate in (path, *(root / path for root in model_directories())):
-        if (candidate / CONFIG_FILE).is_file() and (candidate / CLASSIFIER_WEIGHTS_FILE).is_file():
-            return candidate
-    roots = [root for root in model_directories() if root.is_dir()]
-    names = sorted({p.parent.name for r in roots for p in r.glob(f"*/{CLASSIFIER_WEIGHTS_FILE}")})
-    raise ModelError(
-        f"no classifier {str(name_or_path)!r}: needs a directory with {CONFIG_FILE} and "
-        f"{CLASSIFIER_WEIGHTS_FILE}, or one of the shipped names: {', '.join(names) or '(none)'}"
-    )
+    return find_shipped(name_or_path, "classifier", CONFIG_FILE, CLASSIFIER_WEIGHTS_FILE)

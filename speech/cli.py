@@ -35,7 +35,7 @@ from speech.cli_voice import app as voice_networks
 from speech.cli_voice import voice
 from speech.collector import skip_last_collection
 from speech.environment import prepare_environment
-from speech.errors import SpeechError
+from speech.errors import SpeechError, reason_of
 from speech.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -96,11 +96,14 @@ def evaluate(
         bool, typer.Option("--transcripts", help="Show every reference and transcript.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Store the result, to compare.")
+        Path | None,
+        typer.Option(metavar="FILE.json", dir_okay=False, help="Store the result, to compare."),
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write a page on the errors here, and its figures."),
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Write a page on the errors here, and its figures."
+        ),
     ] = None,
     threads: ThreadsOption = None,
     precision: PrecisionOption = Precision.float32,
@@ -110,6 +113,7 @@ def evaluate(
     """Transcribe the utterances of manifests and count the errors."""
     from speech.evaluate import evaluate as run
     from speech.evaluate import read_manifests
+    from speech.results import finite
 
     utterances = [utterance for _, utterance in read_manifests(manifest, limit)]
     seconds = sum(utterance.duration for utterance in utterances)
@@ -122,7 +126,7 @@ def evaluate(
         store(result, utterances, manifest, recogniser, settings, output, report)
     figures = result.to_dict()
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps(finite(figures)))
         return
     if transcripts:
         _print_transcripts(result.scores)
@@ -143,7 +147,7 @@ def score(
     worst: Annotated[int, typer.Option(min=0, help="Show the N worst lines aligned.")] = 5,
 ) -> None:
     """Count the errors of stored transcripts: line n against line n, both normalised."""
-    from speech.results import error_figures, score_texts
+    from speech.results import error_figures, finite, score_texts
     from speech.tokenizer import NORMALISER
 
     scores = score_texts(_texts(reference), _texts(hypothesis))
@@ -151,7 +155,7 @@ def score(
         raise SpeechError(f"{reference}: no lines to score")
     figures = error_figures(scores) | {"normaliser": NORMALISER}
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps(finite(figures)))
         return
     _print_worst(scores, worst)
     _print_rates(figures)
@@ -242,7 +246,7 @@ def _texts(path: Path) -> list[str]:
             return lines
         return [str(json.loads(line)["text"]) for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise SpeechError(f"{path}: cannot read the texts: {error}") from error
+        raise SpeechError(f"{path}: cannot read the texts: {reason_of(error)}") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise SpeechError(f"{path}: needs a JSON object with a text on each line") from error
 

@@ -23,7 +23,8 @@ def calibrate(
     model: ModelOption = "base",
     without_speaker: WithoutSpeakerOption = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the reliability curves.")
+        Path | None,
+        typer.Option(metavar="FILE.png", dir_okay=False, help="Draw the reliability curves."),
     ] = None,
     store: Annotated[
         bool, typer.Option(help="Write the map to the model's calibration.json.")

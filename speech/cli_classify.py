@@ -107,7 +107,8 @@ def evaluate(
     threshold: ThresholdOption = None,
     as_json: JsonOption = False,
     figure: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the confusion matrix here.")
+        Path | None,
+        typer.Option(metavar="FILE.png", dir_okay=False, help="Draw the confusion matrix here."),
     ] = None,
 ) -> None:
     """Classify the utterances of manifests: accuracy, confusions, and what rejection costs.

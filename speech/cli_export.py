@@ -19,16 +19,18 @@ class ExportFormat(StrEnum):
 
 
 def export(
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the exported model goes.")],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", file_okay=False, help="Where the exported model goes.")
+    ],
     model: ModelOption = "base",
     format: Annotated[ExportFormat, typer.Option(help="For which runtime.")] = ExportFormat.onnx,
     int8: Annotated[
         bool, typer.Option("--int8", help="A quarter of the size: weights as 8-bit numbers.")
     ] = False,
 ) -> None:
-    """Write a model that runs without torch: an ONNX graph, features included, and a script.
+    r"""Write a model that runs without torch: an ONNX graph, features included, and a script.
 
-    Needs the extra: pip install 'lstm-speech[onnx]'. The README in DIR says how to use it.
+    Needs the extra: pip install 'lstm-speech\[onnx]'. The README in DIR says how to use it.
     """
     from speech.checkpoint import find_model, load_model
     from speech.export import RUNNER_FILE, export_onnx

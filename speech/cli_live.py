@@ -68,7 +68,7 @@ def listen(
     *,
     decoding: DecoderOptions,
 ) -> None:
-    """Transcribe what the microphone hears until Ctrl-C (extra [microphone])."""
+    r"""Transcribe what the microphone hears until Ctrl-C (extra \[microphone])."""
     recogniser = load_recogniser(model, 1, decoding)
     show(recogniser, _microphone(recogniser.model.config.features.sample_rate, device), as_json)
 
@@ -78,8 +78,12 @@ def measure_stream(
     manifest: Annotated[list[Path], typer.Argument(metavar="MANIFEST...")],
     model: ModelOption = "base",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N utterances.")] = None,
-    chunk: Annotated[float | None, typer.Option(help="Seconds, of a bidirectional model.")] = None,
-    lookahead: Annotated[float | None, typer.Option(help="Seconds, of the same.")] = None,
+    chunk: Annotated[
+        float | None, typer.Option(min=0, max=60, help="Seconds, of a bidirectional model.")
+    ] = None,
+    lookahead: Annotated[
+        float | None, typer.Option(min=0, max=60, help="Seconds, of the same.")
+    ] = None,
     as_json: JsonOption = False,
     *,
     decoding: DecoderOptions,

@@ -57,8 +57,12 @@ def train(
         Path | None, typer.Option(metavar="TEXT", help="Weigh the texts to suit this one best.")
     ] = None,
     bits: Annotated[
-        int, typer.Option(help="Of a number in the binary form: 8, 16, or 32 for exact.")
-    ] = DEFAULT_BITS,
+        int | None,
+        typer.Option(
+            help="Of a number in the binary form: 8, 16, or 32 for exact.",
+            show_default=str(DEFAULT_BITS),
+        ),
+    ] = None,
     discount_fallback: Annotated[
         bool, typer.Option("--discount-fallback", help="Allow texts too small for discounts.")
     ] = False,
@@ -94,16 +98,22 @@ def train(
         raise typer.BadParameter("--set and --resume are for --neural")
     if not paths:
         raise typer.BadParameter("needs a TEXT")
+    from speech.arpa import is_arpa
     from speech.language_model import check_bits
     from speech.lm_train import NgramSettings, train_ngram_model
 
-    check_bits(None if bits == EXACT_BITS else bits)
+    if output.is_dir():
+        raise typer.BadParameter(f"--output: {output} is a directory, needed a file")
+    stored_bits = DEFAULT_BITS if bits is None else bits
+    check_bits(None if stored_bits == EXACT_BITS else stored_bits)
+    if bits is not None and is_arpa(output):
+        raise typer.BadParameter("--bits is for the binary form, which ARPA is not")
     if weights and weights_from is not None:
         raise typer.BadParameter("give weights after @ or --weights-from, not both")
     cutoffs, entropy = _pruning(prune or [])
     estimator = NgramSettings(order, vocabulary, cutoffs, entropy, discount_fallback)
     trained = train_ngram_model(paths, estimator, weights, weights_from, progress_bar)
-    _save(trained, output, bits)
+    _save(trained, output, stored_bits)
     _tell_trained(trained, paths)
     counts = ", ".join(f"{count} {n}-grams" for n, count in enumerate(trained.counts, 1))
     print(f"{output}: {counts}; {output.stat().st_size / 1e6:.1f} MB")

@@ -44,7 +44,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as J
 # --- Of trainings ---------------------------------------------------------------------------------
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG.toml")]
-RunOption = Annotated[Path, typer.Option("--output", help="Directory of the run.")]
+RunOption = Annotated[Path, typer.Option("--output", file_okay=False, help="Directory of the run.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run there.")]
 SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="table.key=value", help="Override.")

@@ -18,7 +18,9 @@ def prepare(
     directory: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Where it lies, or its archive.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the manifests go.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Where the manifests go.")
+    ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download and unpack it into DIR first.")
     ] = False,

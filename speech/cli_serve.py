@@ -50,9 +50,9 @@ def serve(
     *,
     decoding: DecoderOptions,
 ) -> None:
-    """Serve transcription over HTTP: OpenAI's interface, live audio by WebSocket, a page.
+    r"""Serve transcription over HTTP: OpenAI's interface, live audio by WebSocket, a page.
 
-    Needs the extra: pip install 'lstm-speech[serve]'. Without --host only this machine is served.
+    Needs the extra: pip install 'lstm-speech\[serve]'. Without --host only this machine is served.
     Ctrl-C or SIGTERM finishes what was begun.
     """
     try:

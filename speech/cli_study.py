@@ -27,7 +27,10 @@ LSTM_UNITS = 256
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="A training recipe.")]
 OutputOption = Annotated[
-    Path, typer.Option(help="Directory of the study; a stopped one goes on where it was.")
+    Path,
+    typer.Option(
+        file_okay=False, help="Directory of the study; a stopped one goes on where it was."
+    ),
 ]
 TestOption = Annotated[
     list[Path] | None,
@@ -146,7 +149,9 @@ def pretraining(
 @app.command()
 def gradients(
     manifest: Annotated[list[Path], typer.Argument(metavar="MANIFEST...")],
-    output: Annotated[Path, typer.Option(help="Directory of figures and pictures.")],
+    output: Annotated[
+        Path, typer.Option(file_okay=False, help="Directory of figures and pictures.")
+    ],
     model: Annotated[
         list[str] | None,
         typer.Option("--model", help="A trained network to look into; may be repeated. [base]"),

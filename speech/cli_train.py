@@ -23,7 +23,9 @@ MEASURE_SECONDS = 60.0
 
 def train(
     config: ConfigArgument,
-    output: Annotated[Path | None, typer.Option(help="Directory of the run.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Directory of the run.")
+    ] = None,
     resume: ResumeOption = False,
     settings: SettingsOption = None,
     plan: Annotated[

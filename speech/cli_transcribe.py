@@ -13,7 +13,7 @@ import typer
 
 from speech.cli_cluster import SHARD_SIZE, ClusterWork, transcribe_on_cluster
 from speech.cli_decoding import load_recogniser, takes_decoder_options
-from speech.cli_live import stream_file
+from speech.cli_live import STDIN, stream_file
 from speech.cli_options import ModelOption, Precision, PrecisionOption, ThreadsOption
 from speech.errors import AudioError, SpeechError
 from speech.progress import progress_bar
@@ -132,6 +132,8 @@ def transcribe(
         recogniser = load_recogniser(model, 1, decoding, precision.same_everywhere)
         stream_file(recogniser, audio[0], format is Format.json)
         return
+    if STDIN in audio:
+        raise typer.BadParameter("-, samples on stdin, needs --stream")
     from speech.recordings import find_recordings, total_seconds
 
     options = dataclasses.replace(decoding, n_best=n_best)

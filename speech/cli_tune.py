@@ -70,7 +70,8 @@ def tune(
     ] = None,
     threads: ThreadsOption = None,
     log_probs: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Where the log-probs are kept.")
+        Path | None,
+        typer.Option(metavar="FILE.npz", dir_okay=False, help="Where the log-probs are kept."),
     ] = None,
 ) -> None:
     """Find the weights of a language model that make the fewest word errors; store them beside it.
@@ -85,6 +86,8 @@ def tune(
     from speech.manifest import read_manifest
     from speech.tune import select
 
+    if log_probs is not None and log_probs.suffix != ".npz":
+        raise typer.BadParameter(f"--log-probs needs a FILE.npz, got {log_probs}")
     path = find_language_model(lm)
     if rescore is not None:
         find_char_model(rescore)

@@ -210,8 +210,9 @@ def _recogniser(job: Job) -> Recogniser:
 def model_sha256(name_or_path: str) -> str:
     """Return the checksum of all that a model's directory tells a recogniser."""
     from speech.calibration import CALIBRATION_FILE
-    from speech.checkpoint import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE, find_model
+    from speech.checkpoint import TOKENS_FILE, WEIGHTS_FILE, find_model
     from speech.provenance import sha256_of
+    from speech.shipped import CONFIG_FILE
 
     directory = find_model(name_or_path)
     names = (CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE, CALIBRATION_FILE)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from speech.errors import ConfigError
+from speech.errors import ConfigError, reason_of
 
 C = TypeVar("C")  # a dataclass whose fields are dataclasses, one a TOML table
 
@@ -273,7 +273,7 @@ def read_tables(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the config: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot read the config: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 

@@ -25,7 +25,7 @@ from speech.augment import WaveAugment, spec_augment
 from speech.batching import batches_of_like_size, costliest_first, pack
 from speech.config import AugmentConfig, DataConfig, SourcesConfig
 from speech.decode import required_frames
-from speech.errors import AudioError, ManifestError, TextError
+from speech.errors import AudioError, ManifestError, TextError, reason_of
 from speech.features import FeatureExtractor, num_frames, pad_features
 from speech.manifest import Utterance, read_manifest
 from speech.model import output_length
@@ -199,8 +199,7 @@ class SampleCache:
         try:
             state = path.stat()
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise AudioError(f"{path}: cannot open the audio file: {reason}") from error
+            raise AudioError(f"{path}: cannot open the audio file: {reason_of(error)}") from error
         identity = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}|{self._sample_rate}"
         digest = hashlib.sha256(identity.encode()).hexdigest()
         return f"{digest[:2]}/{digest[2:32]}.f32"

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from speech.errors import DownloadError
+from speech.errors import DownloadError, reason_of
 
 BLOCK_BYTES = 1 << 20
 ROUNDS = 2  # downloads from one mirror whose checksum may be wrong
@@ -275,8 +275,9 @@ class _Transfer:
             self._file.write(block)
             self._file.flush()
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise DownloadError(f"{self._file.name}: cannot be written: {reason}") from error
+            raise DownloadError(
+                f"{self._file.name}: cannot be written: {reason_of(error)}"
+            ) from error
 
 
 def _content_range(value: str) -> tuple[int, int | None]:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def reason_of(error: Exception) -> str:
+    """Why it failed, in words of its own: without the number and the path that an OSError adds."""
+    return str(getattr(error, "strerror", None) or error).lower()
+
+
 class SpeechError(Exception):
     """Root of all errors this package raises on purpose; the command line prints it as one line."""
 

@@ -9,7 +9,6 @@ from typing import Any
 import speech
 from speech import onnx_runner
 from speech.checkpoint import (
-    CONFIG_FILE,
     TOKENS_FILE,
     WEIGHTS_FILE,
     Model,
@@ -18,6 +17,7 @@ from speech.checkpoint import (
 )
 from speech.config import dump_config
 from speech.errors import ModelError
+from speech.shipped import CONFIG_FILE
 
 RUNNER_FILE, README_FILE = "transcribe.py", "README.md"
 _QUANTISED = ("LSTM", "MatMul")  # what onnxruntime computes in int8, of what a model is made of

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.errors import TextError
+from speech.errors import TextError, reason_of
 from speech.tokenizer import CharTokenizer, normalise_text
 
 DEFAULT_WEIGHT = 4.0
@@ -53,7 +53,7 @@ def read_hot_words(path: Path) -> list[HotWord]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"{path}: cannot read hot words: {error}") from error
+        raise TextError(f"{path}: cannot read hot words: {reason_of(error)}") from error
     found = []
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.lstrip().startswith("#"):

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from speech.arpa import BEGIN, END, UNKNOWN, UNKNOWN_ID, NgramTables, is_arpa, read_arpa
 from speech.array_file import load_arrays, save_arrays
-from speech.errors import LanguageModelError
+from speech.errors import LanguageModelError, ModelError
 from speech.ngram_compact import CODE_BITS, pack, unpack
-from speech.shipped import LANGUAGE_MODEL_FILE, model_directories
+from speech.shipped import LANGUAGE_MODEL_FILE, find_shipped
 
 MAGIC = b"SPEECHNG"
 VERSION = 1
@@ -235,15 +235,13 @@ def find_language_model(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    for candidate in (path, *(root / path for root in model_directories())):
-        if (candidate / LANGUAGE_MODEL_FILE).is_file():
-            return candidate / LANGUAGE_MODEL_FILE
-    roots = [root for root in model_directories() if root.is_dir()]
-    names = sorted({p.parent.name for root in roots for p in root.glob(f"*/{LANGUAGE_MODEL_FILE}")})
-    raise LanguageModelError(
-        f"no language model {str(name_or_path)!r}: needs a file, a directory with "
-        f"{LANGUAGE_MODEL_FILE}, or one of the shipped names: {', '.join(names) or '(none)'}"
-    )
+    try:
+        directory = find_shipped(
+            path, "language model", LANGUAGE_MODEL_FILE, needed="a file, a directory"
+        )
+    except ModelError as error:
+        raise LanguageModelError(str(error)) from None
+    return directory / LANGUAGE_MODEL_FILE
 
 
 def check_bits(bits: int | None) -> None:

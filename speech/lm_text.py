@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.errors import LanguageModelError
+from speech.errors import LanguageModelError, reason_of
 from speech.tokenizer import is_plain, normalise_text
 
 Bar = Callable[[str, float], AbstractContextManager[Callable[[float], None]]]
@@ -65,8 +65,7 @@ def _lines(path: Path, bar: Bar) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise LanguageModelError(f"{path}:{number}: not UTF-8 text") from error
     except (OSError, EOFError, lzma.LZMAError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise LanguageModelError(f"{path}: cannot be read: {reason}") from error
+        raise LanguageModelError(f"{path}: cannot be read: {reason_of(error)}") from error
 
 
 def _opened(path: Path, raw: BinaryIO) -> BinaryIO:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from speech.errors import ManifestError
+from speech.errors import ManifestError, reason_of
 from speech.whole_file import write_whole
 
 DURATION_DECIMALS = 4  # a tenth of a millisecond: finer than one sample at 8 kHz
@@ -69,8 +69,7 @@ def numbered_lines(path: Path) -> list[tuple[str, str]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ManifestError(f"{path}: cannot be read: {reason}") from error
+        raise ManifestError(f"{path}: cannot be read: {reason_of(error)}") from error
     try:
         # Split on line feeds only: str.splitlines would also cut at U+2028 inside a text.
         lines = content.decode("utf-8-sig").split("\n")
@@ -173,8 +172,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     try:
         write_whole(path, "".join(f"{line}\n" for line in lines))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ManifestError(f"{path}: cannot write the manifest: {reason}") from error
+        raise ManifestError(f"{path}: cannot write the manifest: {reason_of(error)}") from error
     except UnicodeEncodeError as error:
         line = error.object.count("\n", 0, error.start) + 1
         raise ManifestError(

@@ -76,6 +76,8 @@ def estimate(
 
 
 def _limits(cutoffs: Sequence[int], order: int) -> list[int]:
+    if len(cutoffs) > order:
+        raise LanguageModelError(f"{len(cutoffs)} count cut-offs for a model of order {order}")
     limits = [*cutoffs, *[cutoffs[-1] if cutoffs else 0] * order][:order]
     if limits[0] != 0 or any(low > high for low, high in pairwise(limits)):
         raise LanguageModelError(

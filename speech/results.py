@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from speech.bootstrap import bootstrap_interval
-from speech.errors import SpeechError
+from speech.errors import SpeechError, reason_of
 from speech.metrics import (
     ErrorCounts,
     align,
@@ -207,8 +207,7 @@ def read_results(path: Path) -> Evaluation:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SpeechError(f"{path}: cannot read the stored result: {reason}") from error
+        raise SpeechError(f"{path}: cannot read the stored result: {reason_of(error)}") from error
     except ValueError as error:  # not UTF-8, or not JSON
         raise SpeechError(f"{path}: not a stored result: {error}") from error
     is_ours = isinstance(content, dict) and content.get("format") == FORMAT

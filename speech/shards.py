@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speech.errors import AudioError, SpeechError
+from speech.errors import AudioError, SpeechError, reason_of
 from speech.transcript import Transcript, to_json
 from speech.whole_file import remove_partial, write_whole
 
@@ -83,7 +83,7 @@ def _read_plan(path: Path) -> dict[str, object]:
     try:
         plan = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise SpeechError(f"{path}: cannot read what was begun here: {error}") from error
+        raise SpeechError(f"{path}: cannot read what was begun here: {reason_of(error)}") from error
     if not isinstance(plan, dict):
         raise SpeechError(f"{path}: got a JSON {type(plan).__name__}, needed an object")
     return plan

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
-from speech.errors import TextError
+from speech.errors import TextError, reason_of
 
 BLANK = 0
 NORMALISER = "english-1"
@@ -83,7 +83,7 @@ class CharTokenizer:
         try:
             symbols = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise TextError(f"{path}: cannot read the tokens: {error}") from error
+            raise TextError(f"{path}: cannot read the tokens: {reason_of(error)}") from error
         if symbols[0] != _BLANK_NAME:
             raise TextError(f"{path}:1: expected {_BLANK_NAME}, got {symbols[0]!r}")
         alphabet = [" " if symbol == _SPACE_NAME else symbol for symbol in symbols[1:]]

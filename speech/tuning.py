@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speech.errors import LanguageModelError
+from speech.errors import LanguageModelError, reason_of
 from speech.shipped import CHAR_WEIGHTS_FILE, LANGUAGE_MODEL_FILE
 
 TUNING_FILE = "tuning.json"
@@ -56,7 +56,7 @@ def read_tuning(language_model: Path) -> Tuning | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise LanguageModelError(f"{path}: cannot read the tuning: {error}") from error
+        raise LanguageModelError(f"{path}: cannot read the tuning: {reason_of(error)}") from error
     names = {field.name for field in dataclasses.fields(Tuning)}
     try:
         known = {key: value for key, value in content.items() if key in names}

@@ -18,17 +18,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from speech.checkpoint import (
-    CONFIG_FILE,
     read_weights,
     save_config,
     stored_weights,
     write_weights,
 )
 from speech.config import load_config_of
-from speech.errors import ModelError
 from speech.features import FeatureExtractor, pad_features
 from speech.model import AcousticModel
-from speech.shipped import VOICE_WEIGHTS_FILE, model_directories
+from speech.shipped import CONFIG_FILE, VOICE_WEIGHTS_FILE, find_shipped
 from speech.voice_config import VoiceConfig
 
 DEFAULT_VOICE_MODEL = "voice"
@@ -60,19 +58,15 @@ class VoiceModel:
     @classmethod
     def load(cls, name_or_path: str | Path = DEFAULT_VOICE_MODEL) -> VoiceModel:
         """Return a model in evaluation mode with float32 weights on the CPU."""
-        path = Path(name_or_path)
-        for directory in (path, *(root / path for root in model_directories())):
-            if (directory / VOICE_WEIGHTS_FILE).is_file():
-                config = load_config_of(VoiceConfig, directory / CONFIG_FILE)
-                with torch.device("meta"):  # shapes only: the weights are read
-                    network = AcousticModel(config.model, config.features.mel_bands, OUTPUTS)
-                model = cls(config, FeatureExtractor(config.features), network)
-                read_weights(directory / VOICE_WEIGHTS_FILE, model.modules())
-                return model
-        raise ModelError(
-            f"no voice-activity model {str(name_or_path)!r}: needs a directory with {CONFIG_FILE} "
-            f"and {VOICE_WEIGHTS_FILE}"
+        directory = find_shipped(
+            name_or_path, "voice-activity model", CONFIG_FILE, VOICE_WEIGHTS_FILE
         )
+        config = load_config_of(VoiceConfig, directory / CONFIG_FILE)
+        with torch.device("meta"):  # shapes only: the weights are read
+            network = AcousticModel(config.model, config.features.mel_bands, OUTPUTS)
+        model = cls(config, FeatureExtractor(config.features), network)
+        read_weights(directory / VOICE_WEIGHTS_FILE, model.modules())
+        return model
 
     def save(self, directory: Path, dtype: torch.dtype = torch.float32) -> None:
         """Write a model directory; weights as `dtype`, statistics of the features as float32."""

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from speech.calibration import CALIBRATION_FILE, Calibration, WordTimes
 from speech.checkpoint import (
-    CONFIG_FILE,
     TOKENS_FILE,
     WEIGHTS_FILE,
     Model,
@@ -34,7 +33,7 @@ from speech.checkpoint import (
 from speech.confidence import ConfidenceMap
 from speech.config import Config, DataConfig, FeatureConfig, ModelConfig
 from speech.errors import ModelError, SpeechError
-from speech.shipped import model_directories
+from speech.shipped import CONFIG_FILE, model_directories
 from speech.tokenizer import CharTokenizer
 
 CONFIG = Config(
@@ -217,7 +216,7 @@ def test_find_by_path_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     roots = [tmp_path / "checkout", tmp_path / "wheel", tmp_path / "none"]
     for place in ("checkout/small", "wheel/small", "wheel/base", "elsewhere"):
         stored(tmp_path / place)
-    monkeypatch.setattr("speech.checkpoint.model_directories", lambda: roots)
+    monkeypatch.setattr("speech.shipped.model_directories", lambda: roots)
     assert find_model(tmp_path / "elsewhere") == tmp_path / "elsewhere"
     assert find_model("small") == tmp_path / "checkout" / "small"
     assert find_model("base") == tmp_path / "wheel" / "base"
@@ -230,7 +229,7 @@ def test_find_by_path_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_half_a_model_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (stored(tmp_path / "model") / WEIGHTS_FILE).unlink()
-    monkeypatch.setattr("speech.checkpoint.model_directories", list)
+    monkeypatch.setattr("speech.shipped.model_directories", list)
     with pytest.raises(ModelError) as error:
         load_model(tmp_path / "model")
     one_line(error, "needs a directory with config.toml and model.safetensors", "(none)")
@@ -254,7 +253,7 @@ def test_initial_model_by_path_from_the_config_or_by_name(
 ) -> None:
     stored(tmp_path / "models" / "base")
     stored(tmp_path / "runs" / "first")
-    monkeypatch.setattr("speech.checkpoint.model_directories", lambda: [tmp_path / "models"])
+    monkeypatch.setattr("speech.shipped.model_directories", lambda: [tmp_path / "models"])
     configs = tmp_path / "configs"
     configs.mkdir()
     for name in ("../runs/first", str(tmp_path / "runs" / "first")):

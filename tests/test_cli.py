@@ -190,6 +190,55 @@ def test_bad_usage_exits_2_and_prints_nothing_on_stdout(
     assert result.stderr
 
 
+@pytest.mark.parametrize(("command", "extra"), [
+    ("serve", "lstm-speech[serve]"), ("export", "lstm-speech[onnx]"), ("listen", "[microphone]"),
+])  # fmt: skip
+def test_help_names_the_extra_that_a_command_needs(run: Run, command: str, extra: str) -> None:
+    assert extra in run(command, "--help").stdout  # brackets are markup for what draws the help
+
+
+@pytest.mark.parametrize("arguments", [
+    ("evaluate", "M", "--output", "DIR"), ("evaluate", "M", "--report", "FILE"),
+    ("calibrate", "M", "--plot", "DIR"), ("classify", "evaluate", "M", "--figure", "DIR"),
+    ("export", "--output", "FILE"),
+    ("train", "FILE", "--output", "FILE"), ("pretrain", "FILE", "--output", "FILE"),
+    ("prepare", "fsdd", "DIR", "--output", "FILE"), ("lm", "train", "FILE", "-o", "DIR"),
+    ("lm", "tune", "english", "M", "--log-probs", "DIR"),
+    ("lm", "tune", "english", "M", "--log-probs", "FILE"),
+    ("study", "gradients", "M", "--output", "FILE"), ("study", "cells", "FILE", "--output", "FILE"),
+])  # fmt: skip
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    run: Run, manifest: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("a text\n")
+    places = {"M": manifest, "DIR": tmp_path, "FILE": tmp_path / "file"}
+    result = run(*(places.get(one, one) for one in arguments))
+    assert (result.status, result.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("option", ["--chunk", "--lookahead"])
+@pytest.mark.parametrize("seconds", ["-1", "nan"])
+def test_measure_stream_refuses_times_that_are_none(
+    run: Run, manifest: Path, option: str, seconds: str
+) -> None:
+    result = run("measure-stream", manifest, option, seconds)
+    assert (result.status, result.stdout) == (2, "")
+
+
+def test_samples_on_stdin_are_for_streams(run: Run) -> None:
+    result = run("transcribe", "-")
+    assert result.status == 2
+    assert "needs --stream" in result.stderr
+
+
+def test_figures_without_reference_words_are_still_json(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "reference.txt").write_text("\n")
+    (tmp_path / "hypothesis.txt").write_text("a\n")
+    result = run("score", tmp_path / "reference.txt", tmp_path / "hypothesis.txt", "--json")
+    figures = json.loads(result.stdout, parse_constant=pytest.fail)  # Infinity is no JSON
+    assert (figures["wer"], figures["insertions"]) == (None, 1)
+
+
 def test_version_and_help_go_to_stdout(run: Run) -> None:
     assert run("--version") == Result(0, f"speech {speech.__version__}\n", "")
     shown = run("--help")

@@ -129,3 +129,17 @@ def test_perplexity_of_nothing(
     command = ("lm", "perplexity", tmp_path / "lm.bin", tmp_path / "empty.txt")
     assert speech(monkeypatch, *command) == 1
     assert "empty.txt: holds no words after normalisation" in capsys.readouterr().err
+
+
+def test_options_that_would_do_nothing_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = write_text(tmp_path / "a.txt", 0)
+    arpa, binary = tmp_path / "lm.arpa", tmp_path / "lm.bin"
+    assert speech(monkeypatch, "lm", "train", text, "-o", arpa, *OPTIONS, "--bits", 8) == 2
+    assert "--bits" in capsys.readouterr().err
+    pruning = ("--prune", "0,0,0,1")
+    assert speech(monkeypatch, "lm", "train", text, "-o", binary, *OPTIONS, *pruning) == 1
+    assert "4 count cut-offs for a model of order 3" in capsys.readouterr().err
+    assert not arpa.exists()
+    assert not binary.exists()

@@ -79,7 +79,7 @@ def test_read_values(tmp_path: Path) -> None:
 
 
 def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot read the config: No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot read the config: no such file"):
         load_config(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match="cannot read the config"):
         load_config(tmp_path)

@@ -84,3 +84,10 @@ def test_phrases_overlap_and_lie_inside_one_another() -> None:
 def test_a_hot_word_that_the_alphabet_cannot_spell() -> None:
     with pytest.raises(TextError, match="hot word 'naïve'"):
         build_hot_states([HotWord("naïve", 1.0)], TOKENIZER)
+
+
+def test_a_file_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    with pytest.raises(TextError) as caught:
+        read_hot_words(path)
+    assert str(caught.value) == f"{path}: cannot read hot words: no such file or directory"

@@ -253,7 +253,7 @@ def test_letters_outside_the_alphabet_are_named(tmp_path: Path) -> None:
 def test_find_by_path_directory_and_name(
     arpa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speech.language_model.model_directories", lambda: [tmp_path / "models"])
+    monkeypatch.setattr("speech.shipped.model_directories", lambda: [tmp_path / "models"])
     shipped = tmp_path / "models" / "small" / "lm.bin"
     shipped.parent.mkdir(parents=True)
     NgramModel.load(arpa).save(shipped)
