@@ -173,7 +173,8 @@ def read_weights(path: Path, module: nn.Module) -> None:
     """
     try:
         weights = safetensors.torch.load_file(path)
-        state = {key: value.float() for key, value in weights.items()}
+        # Copies: one tensor that is float32 already would keep the whole file mapped.
+        state = {key: value.to(torch.float32, copy=True) for key, value in weights.items()}
         module.load_state_dict(state, assign=True)
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path}: cannot read the weights: {reason_of(error)}") from error

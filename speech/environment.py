@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
+_MAPPINGS = Path("/proc/self/smaps")
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \S+ *(.*)")
+_GPU_LIBRARY = re.compile(r".*/nvidia/.*\.so\b.*|.*/lib\w+_cuda\.so")
 
 
 def prepare_environment() -> None:
@@ -16,6 +22,7 @@ def prepare_environment() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # oneDNN keeps code for every shape it has met, megabytes each; lengths of speech hardly recur.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "32")  # what torch itself keeps of them, else 1024
     if "MALLOC_ARENA_MAX" not in os.environ:
         _share_one_heap()
 
@@ -24,6 +31,38 @@ def _share_one_heap() -> None:
     """Let all threads fill each other's holes in memory, where the C library is glibc."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def return_free_memory() -> None:
+    """Give the system what the C library keeps of memory that was freed, where it is glibc."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def unmap_gpu_libraries() -> None:
+    """Take out of this process what loading PyTorch's CUDA libraries has touched of their files.
+
+    Without a GPU nobody calls them, yet 130 MB of their pages stay mapped. Should one be needed
+    after all, the system maps it again. Other systems than Linux are left as they are.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        for start, size in _untouched_mappings(_GPU_LIBRARY):
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+
+
+def _untouched_mappings(name: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    """Where this process maps files of such names whose pages are all as in the file; bytes."""
+    found: tuple[int, int] | None = None
+    for line in _MAPPINGS.read_text().splitlines():
+        if mapping := _MAPPING.fullmatch(line):
+            start, end = int(mapping[1], 16), int(mapping[2], 16)
+            wanted = "w" not in mapping[3] and name.fullmatch(mapping[4])
+            found = (start, end - start) if wanted else None
+        elif found and line.startswith("Anonymous:"):
+            if line.split()[1] == "0":  # none was written to: relocated tables must stay
+                yield found
+            found = None
 
 
 def cache_directory() -> Path:

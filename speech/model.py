@@ -29,6 +29,7 @@ from speech.tokenizer import BLANK
 # Subsampling factor -> stride in time of the two convolutions.
 _TIME_STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2), 8: (4, 2)}
 _BAND_STRIDE = 2
+_FRAMES_AT_ONCE = 3000  # of log-mel in a convolution without gradients: half a minute
 
 
 def output_length(frames: int, subsampling: int) -> int:
@@ -256,6 +257,15 @@ class ConvSubsampler(nn.Module):
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, T', C * bands) and lengths (B,) from (B, T, M) and (B,)."""
+        if torch.is_grad_enabled() or log_mel.device.type != "cpu":
+            return self._convolve(log_mel, lengths)
+        # Between the convolutions stands by far the most that the network ever holds.
+        rows = max(1, _FRAMES_AT_ONCE // max(1, log_mel.shape[1]))
+        parts = zip(torch.split(log_mel, rows), torch.split(lengths, rows), strict=True)
+        found = [self._convolve(*part) for part in parts]
+        return torch.cat([x for x, _ in found]), torch.cat([lengths for _, lengths in found])
+
+    def _convolve(self, log_mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x = log_mel.unsqueeze(1)  # (B, 1, T, M)
         for stride, convolution in zip(self.strides, self.convolutions, strict=True):
             own = frame_mask(lengths, x.shape[2])[:, None, :, None]

@@ -23,6 +23,7 @@ from speech.batching import pack_fast
 from speech.checkpoint import DEFAULT_MODEL, Model, load_model
 from speech.decode import Hypothesis, greedy, nothing
 from speech.decoder import DecoderOptions
+from speech.environment import return_free_memory
 from speech.errors import AudioError
 from speech.features import pad_features
 from speech.join import WordJoiner
@@ -73,8 +74,11 @@ class _File:
 
     source: Source
     on_seconds: Callable[[float], None]
-    parts: list[_Part] = field(default_factory=list)
+    parts: deque[_Part] = field(default_factory=deque)  # whose words are still to be read
+    joiner: WordJoiner = field(default_factory=WordJoiner)
+    words: list[Word] = field(default_factory=list)
     seconds: float = 0.0
+    handed_out_seconds: float = 0.0
     error: AudioError | None = None
 
 
@@ -188,6 +192,8 @@ class Recogniser:
                     self._await_room(handed_out)
                     handed_out += self._hand_out(pool)
                     pool, pooled_seconds = [], 0.0
+                    self._read_words(waiting)
+                    return_free_memory()  # else holes between what stays grow with the hours
             while waiting and _is_ready(waiting[0], pool):
                 yield self._finish(waiting.popleft())
         handed_out += self._hand_out(pool)
@@ -244,9 +250,11 @@ class Recogniser:
         results: list[Future[list[Hypothesis]]] = []
         for file, segment in pool:  # only times stay with the file, its samples may go
             end = segment.start_seconds + self._seconds(segment)
-            file.parts.append(_Part(segment.start_seconds, end, segment.joins_at_seconds, Future()))
-            results.append(file.parts[-1].result)
-            results[-1].add_done_callback(file.parts[-1].teller(file.on_seconds))
+            part = _Part(segment.start_seconds, end, segment.joins_at_seconds, Future())
+            file.parts.append(part)
+            file.handed_out_seconds += part.seconds
+            results.append(part.result)
+            part.result.add_done_callback(part.teller(file.on_seconds))
         seconds = [self._seconds(segment) for _, segment in pool]
         batches = pack_fast(
             seconds, min(BATCH_SECONDS, sum(seconds) / self._threads), STEP_OVERHEAD
@@ -306,7 +314,8 @@ class Recogniser:
     def log_probs(self, samples: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Return log-probs (T', V) of each sample vector (S,), computed as one batch."""
         with torch.inference_mode(), torch.autocast(
-            self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
+            self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None,
+            cache_enabled=False,  # each weight is used once: to keep them narrowed gains nothing
         ):  # fmt: skip
             tensors = [torch.from_numpy(one).to(self.device) for one in samples]
             log_mel, lengths = pad_features([self.model.extractor.extract(t) for t in tensors])
@@ -321,29 +330,48 @@ class Recogniser:
         """
         return self._reader.words(hypothesis, start_seconds, end_seconds)
 
+    def _read_words(self, files: Iterable[_File]) -> None:
+        """Turn what is recognised into words, which take a fraction of a hypothesis's memory."""
+        if self._n_best_count > 1:
+            return  # texts of all segments will be needed together
+        for file in files:
+            while file.parts and file.parts[0].result.done():
+                part = file.parts.popleft()
+                file.words += self._join(file.joiner, part, part.result.result()[0])
+
+    def _join(self, joiner: WordJoiner, part: _Part, hypothesis: Hypothesis) -> list[Word]:
+        """Return the words that are settled when those of a part are known."""
+        words = self.words(hypothesis, part.start_seconds, part.end_seconds)
+        return joiner.add(words, part.joins_at_seconds)
+
     def _finish(self, file: _File) -> Transcript | AudioError:
-        file.on_seconds(file.seconds - sum(part.seconds for part in file.parts))  # of silence
+        file.on_seconds(file.seconds - file.handed_out_seconds)  # of silence
         if file.error is not None:
             return file.error
         found = [part.result.result() for part in file.parts]
-        words = self._joined(file.parts, [hypotheses[0] for hypotheses in found])
+        for part, hypotheses in zip(file.parts, found, strict=True):
+            file.words += self._join(file.joiner, part, hypotheses[0])
+        words = file.words + file.joiner.finish()
         transcript = Transcript.of_words(str(file.source), file.seconds, words)
         return dataclasses.replace(transcript, n_best=self._n_best(file.parts, found))
+
+    @property
+    def _n_best_count(self) -> int:
+        return self.decoder.settings.n_best if self.decoder else 1
 
     def _joined(self, parts: Sequence[_Part], hypotheses: Sequence[Hypothesis]) -> list[Word]:
         """Return the words of a recording from a hypothesis for each of its parts."""
         joiner = WordJoiner()
         words: list[Word] = []
         for part, hypothesis in zip(parts, hypotheses, strict=True):
-            new = self.words(hypothesis, part.start_seconds, part.end_seconds)
-            words += joiner.add(new, part.joins_at_seconds)
+            words += self._join(joiner, part, hypothesis)
         return words + joiner.finish()
 
     def _n_best(
         self, parts: Sequence[_Part], found: Sequence[Sequence[Hypothesis]]
     ) -> tuple[Alternative, ...]:
         """Return the best texts of a recording from those of its segments; none of only one."""
-        count = self.decoder.settings.n_best if self.decoder else 1
+        count = self._n_best_count
         if count == 1:
             return ()
         best: list[tuple[float, tuple[Hypothesis, ...]]] = [(0.0, ())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,14 @@ def test_half_precision_on_disk(tmp_path: Path) -> None:
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], tensor.half().float()), name
     torch.testing.assert_close(log_probs(loaded), log_probs(model), rtol=0, atol=0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_loaded_model_keeps_no_file_mapped(tmp_path: Path) -> None:
+    save_model(tmp_path, tiny_model(), torch.float16)
+    loaded = load_model(tmp_path)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert loaded.extractor.mean.dtype == torch.float32
 
 
 def test_names_on_disk(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import speech.model
 from speech.config import CELLS, SUBSAMPLINGS, ModelConfig
 from speech.decode import label_log_probability
 from speech.errors import ConfigError
@@ -86,6 +87,22 @@ def test_every_output_frame_sees_its_input_frames(factor: int) -> None:
     seen = gradient[0].abs().sum(1).nonzero().flatten().tolist()
     assert set(range(5 * factor, 6 * factor)) <= set(seen)
     assert abs((seen[0] + seen[-1]) / 2 - 5 * factor) <= factor
+
+
+def test_convolutions_of_a_batch_in_parts_are_those_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subsampler = ConvSubsampler(4, channels=4, mel_bands=8)
+    log_mel, lengths = torch.randn(5, 40, 8), torch.tensor([40, 3, 17, 40, 22])
+    whole, frames = subsampler(log_mel, lengths)  # with gradients never in parts
+    sizes = []
+    subsampler.convolutions[0].register_forward_hook(lambda _, x, y: sizes.append(len(y)))
+    monkeypatch.setattr(speech.model, "_FRAMES_AT_ONCE", 80)
+    with torch.inference_mode():
+        parts, same = subsampler(log_mel, lengths)
+    assert sizes == [2, 2, 1]
+    torch.testing.assert_close(parts, whole)
+    assert torch.equal(same, frames)
 
 
 # --- Independence of the batch --------------------------------------------------------------------
