@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from speech.collector import collector_paused
-from speech.environment import unmap_gpu_libraries
+from speech.environment import unmap_idle_libraries
 
 if TYPE_CHECKING:
     from speech.beam_search import BeamDecoder
@@ -144,10 +144,9 @@ def recogniser_of(
         device = default_device()
         model.modules().to(device)
         precision = choose_precision(model, device, audio_seconds)
-    if default_device().type == "cpu":
-        unmap_gpu_libraries()
     options = options.resolved(model.tokenizer)
     decoder = ready_decoder(options, model.tokenizer)
+    unmap_idle_libraries()
     return Recogniser(model, threads, precision, decoder, options.lm)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 _MAPPINGS = Path("/proc/self/smaps")
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \S+ *(.*)")
-_GPU_LIBRARY = re.compile(r".*/nvidia/.*\.so\b.*|.*/lib\w+_cuda\.so")
+_LIBRARY = re.compile(r".*\.so(\.[\d.]+)?")
 
 
 def prepare_environment() -> None:
@@ -39,19 +39,20 @@ def return_free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def unmap_gpu_libraries() -> None:
-    """Take out of this process what loading PyTorch's CUDA libraries has touched of their files.
+def unmap_idle_libraries() -> None:
+    """Take out of this process what it has touched of the files of libraries.
 
-    Without a GPU nobody calls them, yet 130 MB of their pages stay mapped. Should one be needed
-    after all, the system maps it again. Other systems than Linux are left as they are.
+    Loading touches 130 MB of the CUDA libraries that nobody calls without a GPU, and 60 MB of a
+    compiler that has done its work. The system maps again what is in use, from its cache of files.
+    Other systems than Linux are left as they are.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
-        for start, size in _untouched_mappings(_GPU_LIBRARY):
+        for start, size in _unwritten_mappings(_LIBRARY):
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
 
 
-def _untouched_mappings(name: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+def _unwritten_mappings(name: re.Pattern[str]) -> Iterator[tuple[int, int]]:
     """Where this process maps files of such names whose pages are all as in the file; bytes."""
     found: tuple[int, int] | None = None
     for line in _MAPPINGS.read_text().splitlines():

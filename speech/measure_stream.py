@@ -36,7 +36,7 @@ class StreamFigures:
     `first_latencies` has, for each recording with words, the seconds from the end of its first
     word until anything was shown; `word_latencies`, for each word of the final text, those until it
     stood in its place. `retracted` counts words that were shown and then changed or taken back; a
-    last word that grew is none. `compute_seconds` is the time spent in the recogniser.
+    last word that grew is none. `compute_seconds` is the processor time spent in the recogniser.
     """
 
     audio_seconds: float
@@ -73,7 +73,8 @@ def measure_stream(
     """Return the figures of live recognisers on utterances, each pushed in pieces.
 
     The pace is simulated: a piece is pushed when its last sample would have come, or when the one
-    before is done. Raises `speech.errors.AudioError` for audio that cannot be read.
+    before is done, after the processor time that it took: what else the machine does makes nothing
+    late. Raises `speech.errors.AudioError` for audio that cannot be read.
     """
     sample_rate = recogniser.model.config.features.sample_rate
     audio = compute = 0.0
@@ -115,9 +116,9 @@ class _Timeline:
         for start in range(0, len(samples) + size, size):
             piece = samples[start : start + size]
             came = min(start + size, len(samples)) / sample_rate
-            began = time.perf_counter()
+            began = time.process_time()
             updates = live.push(piece) if len(piece) else live.finish()
-            took = time.perf_counter() - began
+            took = time.process_time() - began
             computed += took
             clock = max(clock, came) + took
             self._show(updates, clock)

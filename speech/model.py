@@ -29,7 +29,7 @@ from speech.tokenizer import BLANK
 # Subsampling factor -> stride in time of the two convolutions.
 _TIME_STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2), 8: (4, 2)}
 _BAND_STRIDE = 2
-_FRAMES_AT_ONCE = 3000  # of log-mel in a convolution without gradients: half a minute
+_FRAMES_AT_ONCE = 1500  # of log-mel in a convolution without gradients: 15 s
 
 
 def output_length(frames: int, subsampling: int) -> int:
