@@ -12,7 +12,9 @@ from typing import Any
 
 from speech.config import Config
 from speech.errors import ConfigError
+from speech.metrics import ErrorCounts, sum_errors
 from speech.model import count_parameters, match_parameters
+from speech.results import Evaluation
 from speech.study import (
     Observe,
     Outcome,
@@ -40,6 +42,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 PAIRS = (("feedforward", "lstm"), ("rnn", "lstm"), ("gru", "lstm"), ("feedforward", "blstm"),
          ("lstm", "blstm"))  # fmt: skip
 CELLS_FILE = "cells.json"
+FEW_SPEAKERS = 8  # in the test: each one's error rate is told
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,23 @@ def _encoder_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "seconds_per_hour_of_audio": sum(seconds) / hours if hours else None,
         "test_real_time_factor": [test.real_time_factor for test in tests],
         "gradient_horizon_frames": [o.last("gradient_horizon_frames") for o in outcomes],
+        "wer_by_speaker": _by_speaker(tests),
         "curves": [
             [{key: row.get(key) for key in ("epoch", "train_loss", "dev_loss", "dev_wer")}
              for row in outcome.history]
             for outcome in outcomes
         ],
     }  # fmt: skip
+
+
+def _by_speaker(tests: Sequence[Evaluation]) -> dict[str, float]:
+    """Return the word error rate of each speaker over the seeds, where they are few and named."""
+    counts: dict[str, list[ErrorCounts]] = {}
+    for score in (score for test in tests for score in test.scores if score.speaker is not None):
+        counts.setdefault(score.speaker or "", []).append(score.words)
+    if len(counts) > FEW_SPEAKERS:
+        return {}
+    return {speaker: sum_errors(of_one).rate for speaker, of_one in counts.items()}
 
 
 def _is_tested(name: str, results: Mapping[str, Sequence[Outcome]]) -> bool:

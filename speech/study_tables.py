@@ -28,6 +28,10 @@ def cells_table(figures: Figures) -> Iterator[str]:
                 f"{row['to']} makes {row['relative_reduction']:.1%} fewer word errors than "
                 f"{row['from']} (95 % interval {_interval(row['interval'])})"
             )
+    for name, one in figures["encoders"].items():
+        if by_speaker := one.get("wer_by_speaker"):
+            rates = ", ".join(f"{speaker} {wer:.1%}" for speaker, wer in by_speaker.items())
+            yield f"{name}, by speaker: {rates}"
 
 
 def trials_table(figures: Figures) -> Iterator[str]:

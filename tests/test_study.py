@@ -30,6 +30,7 @@ from speech.study_cells import ENCODERS, CellsStudy, encoder_config, run_cells_s
 from speech.study_gradients import GradientStudy, run_gradient_study
 from speech.study_initialisation import GROUPS, InitialisationStudy, run_initialisation_study
 from speech.study_pretraining import amounts, read_pretraining_study
+from speech.study_results import study_table
 from speech.tokenizer import CharTokenizer
 
 PARAMETERS = 20_000
@@ -145,6 +146,10 @@ def test_cells_end_to_end(manifest: Path, tmp_path: Path) -> None:
     assert len(lstm["wer"]) == len(lstm["seconds"]) == len(lstm["curves"]) == 2
     low, high = lstm["wer_interval"]
     assert low <= sum(lstm["wer"]) / 2 <= high
+    assert set(lstm["wer_by_speaker"]) == {"tone-0", "tone-1"}
+    assert min(lstm["wer_by_speaker"].values()) <= sum(lstm["wer"]) / 2
+    assert max(lstm["wer_by_speaker"].values()) >= sum(lstm["wer"]) / 2
+    assert any(line.startswith("lstm, by speaker: tone-0 ") for line in study_table(stored))
     assert abs(lstm["parameters"] - stored["encoders"]["feedforward"]["parameters"]) < 1000
     assert [(row["from"], row["to"]) for row in stored["reductions"]] == [("feedforward", "lstm")]
     assert stored["test"]
@@ -350,7 +355,7 @@ def test_stored_studies_are_shown_and_drawn_again(tmp_path: Path, run: Run) -> N
     for path in STUDIES.glob("*.json"):
         shutil.copy(path, tmp_path)
     stored = sorted(tmp_path.glob("*.json"))
-    assert len(stored) >= 5
+    assert len(stored) == 6
     result = run("study", "show", *stored, "--draw")
     assert result.status == 0, result.stderr
     lines = "blstm makes ", "at radius 1 the LSTM's", "rnn-noclip ", "1 h of text: ", "without "
