@@ -17,12 +17,20 @@ from speech.errors import LanguageModelError
 from speech.progress import progress_bar
 
 if TYPE_CHECKING:
+    from speech.language_model import NgramModel
     from speech.lm_train import Trained
 
 app = typer.Typer(no_args_is_help=True, help="Train, measure and tune language models.")
 
 EXACT_BITS = 32
 DEFAULT_BITS = 16
+BitsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Of a number in the binary form: 8, 16, or 32 for exact.",
+        show_default=str(DEFAULT_BITS),
+    ),
+]
 
 
 @app.command()
@@ -56,13 +64,7 @@ def train(
     weights_from: Annotated[
         Path | None, typer.Option(metavar="TEXT", help="Weigh the texts to suit this one best.")
     ] = None,
-    bits: Annotated[
-        int | None,
-        typer.Option(
-            help="Of a number in the binary form: 8, 16, or 32 for exact.",
-            show_default=str(DEFAULT_BITS),
-        ),
-    ] = None,
+    bits: BitsOption = None,
     discount_fallback: Annotated[
         bool, typer.Option("--discount-fallback", help="Allow texts too small for discounts.")
     ] = False,
@@ -98,16 +100,9 @@ def train(
         raise typer.BadParameter("--set and --resume are for --neural")
     if not paths:
         raise typer.BadParameter("needs a TEXT")
-    from speech.arpa import is_arpa
-    from speech.language_model import check_bits
     from speech.lm_train import NgramSettings, train_ngram_model
 
-    if output.is_dir():
-        raise typer.BadParameter(f"--output: {output} is a directory, needed a file")
-    stored_bits = DEFAULT_BITS if bits is None else bits
-    check_bits(None if stored_bits == EXACT_BITS else stored_bits)
-    if bits is not None and is_arpa(output):
-        raise typer.BadParameter("--bits is for the binary form, which ARPA is not")
+    stored_bits = _stored_bits(output, bits)
     if weights and weights_from is not None:
         raise typer.BadParameter("give weights after @ or --weights-from, not both")
     cutoffs, entropy = _pruning(prune or [])
@@ -115,8 +110,23 @@ def train(
     trained = train_ngram_model(paths, estimator, weights, weights_from, progress_bar)
     _save(trained, output, stored_bits)
     _tell_trained(trained, paths)
-    counts = ", ".join(f"{count} {n}-grams" for n, count in enumerate(trained.counts, 1))
-    print(f"{output}: {counts}; {output.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def convert(
+    model: Annotated[str, typer.Argument(metavar="LM", help="Name, directory or file.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="NAME.arpa, NAME.arpa.gz, or binary.")
+    ],
+    bits: BitsOption = None,
+) -> None:
+    """Write an n-gram model in another form: ARPA for other programs, binary to load at once."""
+    from speech.language_model import NgramModel, find_language_model
+
+    path, stored_bits = find_language_model(model), _stored_bits(output, bits)
+    if output.exists() and output.samefile(path):
+        raise LanguageModelError(f"{output}: is what is to be converted; name another --output")
+    _save(NgramModel.load(path), output, stored_bits)
 
 
 app.command()(generate)
@@ -195,15 +205,34 @@ def _pruning(options: list[str]) -> tuple[tuple[int, ...], float | None]:
     return cutoffs, entropy
 
 
-def _save(trained: Trained, output: Path, bits: int) -> None:
+def _stored_bits(output: Path, bits: int | None) -> int | None:
+    """Bits of a number in the binary form, None for exact; refuses what would have no effect."""
+    from speech.arpa import is_arpa
+    from speech.language_model import check_bits
+
+    if output.is_dir():
+        raise typer.BadParameter(f"--output: {output} is a directory, needed a file")
+    if bits is not None and is_arpa(output):
+        raise typer.BadParameter("--bits is for the binary form, which ARPA is not")
+    stored = DEFAULT_BITS if bits is None else bits
+    chosen = None if stored == EXACT_BITS else stored
+    check_bits(chosen)
+    return chosen
+
+
+def _save(made: Trained | NgramModel, output: Path, bits: int | None) -> None:
     from speech.arpa import is_arpa, write_arpa
+    from speech.language_model import NgramModel
 
     output.parent.mkdir(parents=True, exist_ok=True)
     if is_arpa(output):
-        with progress_bar(f"writing {output.name}", sum(trained.counts)) as advance:
-            write_arpa(output, trained.tables(), advance)
+        with progress_bar(f"writing {output.name}", sum(made.counts)) as advance:
+            write_arpa(output, made.tables(), advance)
     else:
-        trained.model().save(output, None if bits == EXACT_BITS else bits)
+        model = made if isinstance(made, NgramModel) else made.model()
+        model.save(output, bits)
+    counts = ", ".join(f"{count} {n}-grams" for n, count in enumerate(made.counts, 1))
+    print(f"{output}: {counts}; {output.stat().st_size / 1e6:.1f} MB")
 
 
 def _tell_trained(trained: Trained, paths: Sequence[Path]) -> None:

@@ -20,7 +20,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from speech.arpa import BEGIN, END, UNKNOWN, UNKNOWN_ID, NgramTables, is_arpa, read_arpa
+from speech.arpa import (
+    BEGIN,
+    END,
+    UNKNOWN,
+    UNKNOWN_ID,
+    NgramLevel,
+    NgramTables,
+    is_arpa,
+    read_arpa,
+)
 from speech.array_file import load_arrays, save_arrays
 from speech.errors import LanguageModelError, ModelError
 from speech.ngram_compact import CODE_BITS, pack, unpack
@@ -215,6 +224,21 @@ class NgramModel:
     def from_tables(cls, tables: NgramTables, path: str = "language model") -> NgramModel:
         """Build the trie. LanguageModelError for an n-gram given twice or without its prefix."""
         return cls(tables.words, tuple(tables.counts), _build(tables, path), path, tables.source)
+
+    def tables(self) -> NgramTables:
+        """The model as tables, for an ARPA file: what `from_tables` makes the same model of."""
+        arrays, levels = self.arrays, list[NgramLevel]()
+        parents = np.repeat(np.arange(len(arrays.backoffs)), np.diff(arrays.first_children))
+        first, before = 1, 0  # nodes: of this order, of the one below
+        for order, count in enumerate(self.counts, start=1):
+            own = slice(first, first + count)
+            ids = arrays.words[own, None]
+            if order > 1:
+                ids = np.hstack([levels[-1].ids[parents[first - 1 :][:count] - before], ids])
+            backoffs = arrays.backoffs[own] if order < self.order else np.zeros(count, np.float32)
+            levels.append(NgramLevel(ids, arrays.log_probs[own], backoffs))
+            first, before = first + count, first
+        return NgramTables(self.words, levels)
 
     def save(self, path: str | Path, bits: int | None = None) -> None:
         """Write our binary form: float32 and exact, or compact with `bits` (8 or 16) a number."""

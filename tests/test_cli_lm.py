@@ -143,3 +143,22 @@ def test_options_that_would_do_nothing_are_refused(
     assert "4 count cut-offs for a model of order 3" in capsys.readouterr().err
     assert not arpa.exists()
     assert not binary.exists()
+
+
+def test_a_model_in_either_form_becomes_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = write_text(tmp_path / "a.txt", 0)
+    first, arpa, last = tmp_path / "lm.bin", tmp_path / "lm.arpa.gz", tmp_path / "again.bin"
+    exact = ("--bits", 32)
+    assert speech(monkeypatch, "lm", "train", text, "-o", first, *OPTIONS, *exact) == 0
+    made = capsys.readouterr().out
+    assert speech(monkeypatch, "lm", "convert", first, "-o", arpa) == 0
+    assert speech(monkeypatch, "lm", "convert", arpa, "-o", last, *exact) == 0
+    assert capsys.readouterr().out.splitlines()[1] == made.replace("lm.bin", "again.bin").rstrip()
+    before, after = NgramModel.load(first), NgramModel.load(last)
+    assert after.words == before.words
+    for name, array in before.arrays._asdict().items():
+        np.testing.assert_allclose(getattr(after.arrays, name), array, atol=1e-6)
+    assert speech(monkeypatch, "lm", "convert", first, "-o", first) == 1
+    assert "is what is to be converted" in capsys.readouterr().err
