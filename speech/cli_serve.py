@@ -36,7 +36,7 @@ def serve(
     precision: PrecisionOption = Precision.auto,
     max_upload_mb: Annotated[int, typer.Option(min=1, help="Size of an upload.")] = 100,
     max_audio_minutes: Annotated[float, typer.Option(min=0.1, help="Length of a recording.")] = 240,
-    concurrency: Annotated[int, typer.Option(min=1, help="Recordings at the same time.")] = 16,
+    concurrency: Annotated[int, typer.Option(min=1, help="Recordings at the same time.")] = 32,
     queue: Annotated[int, typer.Option(min=0, help="Further requests that may wait.")] = 128,
     per_client: Annotated[int, typer.Option(min=1, help="Requests of one address.")] = 128,
     live_sessions: Annotated[int, typer.Option(min=1, help="Live sessions.")] = 8,

@@ -53,7 +53,7 @@ class Limits:
 
     upload_bytes: int = 100 << 20
     audio_seconds: float = 4 * 3600.0
-    concurrency: int = 16  # recordings recognised at the same time
+    concurrency: int = 32  # recordings recognised at the same time: batches of many are cheap
     queue: int = 128  # further requests that wait, uploads included
     per_client: int = 128  # requests of one address
     live_sessions: int = 8
