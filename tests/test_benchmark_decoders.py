@@ -44,6 +44,25 @@ def test_errors_are_of_the_utterances_that_were_decoded() -> None:
     assert wer(task, ["a", "a"]) == pytest.approx(1 / 3)
 
 
+class Stopwatch:
+    """Answers like a worker, with the times it is given."""
+
+    def __init__(self, kind: str, *seconds: float) -> None:
+        self.kind, self.left = kind, list(seconds)
+
+    def run(self, **_: object) -> dict[str, object]:
+        return {"seconds": self.left.pop(0), "texts": ["a"]}
+
+
+def test_the_best_time_counts_and_what_takes_long_is_done_once() -> None:
+    quick, slow = Stopwatch("ours", 2.0, 1.0, 3.0), Stopwatch("torchaudio", 9.0, 1.0)
+    weights = {"ours": (1.0, 0.0), "torchaudio": (1.0, 0.0)}
+    rows = script.measure([quick, slow], weights, Task(("a",), 18.0), [10], [1], 3, 5.0)
+    assert [(row.decoder, row.seconds) for row in rows] == [("ours", 1.0), ("torchaudio", 9.0)]
+    assert [row.utterance_seconds_per_second for row in rows] == [18.0, 2.0]
+    assert (quick.left, slow.left) == ([], [1.0])
+
+
 @pytest.mark.slow
 def test_a_benchmark_from_manifest_to_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
