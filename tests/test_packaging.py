@@ -31,6 +31,7 @@ CLASSIFIER_FILES = {"config.toml", "classifier.safetensors", "MODEL_CARD.md", "m
 VOICE_FILES = {"config.toml", "voice.safetensors", "MODEL_CARD.md", "metrics.json"}
 SHIPPED = {
     MODEL: MODEL_FILES,
+    "streaming": MODEL_FILES,
     LANGUAGE_MODEL: LANGUAGE_MODEL_FILES,
     "digits": CLASSIFIER_FILES,
     "voice": VOICE_FILES,
