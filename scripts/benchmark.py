@@ -3,7 +3,7 @@
     python scripts/benchmark.py [--quick] [--json] [--manifest MANIFEST] [--model MODEL]
 
 Each figure comes with what it was measured on, as a table in Markdown; stderr says what is being
-measured. All of it takes about four minutes on two cores. Times are of a machine that does nothing
+measured. All of it takes some minutes on two cores. Times are of a machine that does nothing
 else; ratios are of one process and one run, the two sides taken in turns.
 """
 
