@@ -34,7 +34,7 @@ from speech.study_results import study_table
 from speech.tokenizer import CharTokenizer
 
 PARAMETERS = 20_000
-STUDIES = Path(speech.__file__).parent.parent / "models" / "studies"
+STUDIES = Path(__file__).parent.parent / "models" / "studies"
 
 
 @pytest.fixture(scope="module")
