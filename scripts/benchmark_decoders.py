@@ -15,7 +15,7 @@ Decoders are loaded before the clock starts. For each beam size and number of th
 turns, several times, and the best time of each counts; what took longer than --once-seconds is not
 repeated, as there its share of chance is small. Ours on two threads is one process; the others get
 two processes that share what is loaded. DIR gets benchmark.json and benchmark.md. Times are of a
-machine that does nothing else; all of it on mini-librispeech dev takes about ten minutes.
+machine that does nothing else; all of mini-librispeech dev should take ten minutes (an estimate).
 """
 
 from __future__ import annotations
