@@ -6,9 +6,10 @@ import bz2
 import gzip
 import hashlib
 import importlib
+import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from conftest import Run
 from file_server import Fault, FileServer, file_server
 
 from speech.archive import MARKER
-from speech.corpora import CORPORA, fetch, prepare
+from speech.corpora import CORPORA, PreparedSplit, fetch, prepare
 from speech.download import Patience
 from speech.errors import ArchiveError, ManifestError, SpeechError
-from speech.manifest import read_manifest
+from speech.manifest import Utterance, read_manifest, write_manifest
 
 PATIENCE = Patience(attempts=2, first_wait_seconds=0.0, timeout_seconds=5.0)
 NOISE = np.random.default_rng(1)  # which does not pack, so that there is something to interrupt
@@ -116,8 +117,8 @@ def tedlium(top: Path, part: str) -> None:
         link.symlink_to(f"../../../data/{kind}/trainTalk_2010W.{kind}")
 
 
-def common_voice(top: Path, part: str) -> None:
-    root = top / "cv-corpus-17.0-2024-03-15/en"
+def common_voice(top: Path, part: str, folder: str = "cv-corpus-17.0-2024-03-15/en") -> None:
+    root = top / folder
     clips = [f"common_voice_en_{number}.mp3" for number in range(3)]
     for clip in clips:
         sound(root / f"clips/{clip}")
@@ -153,6 +154,10 @@ EXAMPLES = (
     Example("tedlium", "tedlium", tedlium, {"train": 2, "dev": 2, "test": 2},
             ("trainTalk_2010W-0000025-0000050", "it's the ocean", "trainTalk_2010W")),
 )  # fmt: skip
+# Nobody may download it for the user, who brings its archive.
+COMMON_VOICE = Example("common_voice", "", common_voice, {"train": 3},
+                       ("common_voice_en_0", "Go.", "ann"))  # fmt: skip
+FLAT = replace(COMMON_VOICE, build=lambda top, part: common_voice(top, part, ""))
 
 
 # ---------------------------------------------------------------------------- over HTTP
@@ -232,6 +237,30 @@ def by_corpus(example: Example) -> str:
     return example.corpus
 
 
+def prepared(example: Example, corpus: Path, output: Path) -> list[PreparedSplit]:
+    """Prepare what is there; hold it against what the example has to give."""
+    splits = prepare(example.corpus, corpus, output)
+    assert {split.name: split.utterances for split in splits} == example.counts
+    first = read_manifest(splits[0].manifest)[0]
+    assert (first.id, first.text, first.speaker) == example.first
+    assert first.duration == pytest.approx(0.25, abs=0.1)  # mp3 pads
+    return splits
+
+
+def refuse_half(example: Example, corpus: Path, output: Path) -> None:
+    """What an interrupted call left is not taken for the corpus."""
+    with pytest.raises(ManifestError) as caught:
+        prepare(example.corpus, corpus, output)
+    assert "\n" not in str(caught.value)
+    assert not output.exists()
+
+
+def test_every_corpus_with_a_name_of_its_own_is_among_the_examples() -> None:
+    formats = {"kaldi", "manifest", "nemo"}
+    tried = [example.corpus.replace("-", "_") for example in (*EXAMPLES, COMMON_VOICE)]
+    assert sorted(tried) == sorted(CORPORA.keys() - formats)
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=by_corpus)
 def test_interrupted_and_resumed_twenty_times(
     example: Example,
@@ -240,6 +269,7 @@ def test_interrupted_and_resumed_twenty_times(
     serve: Serve,
     tmp_path: Path,
 ) -> None:
+    """The connection breaks off at random bytes, in one call."""
     content = archives[example.corpus]
     serve(example, content)
     server.etag = '"same"'
@@ -248,14 +278,126 @@ def test_interrupted_and_resumed_twenty_times(
     corpus = tmp_path / "corpus"
     fetch(example.corpus, corpus, (example.part,), patience=PATIENCE)
     assert len(server.ranges) == 22
-    splits = prepare(example.corpus, corpus, tmp_path / "out")
-    assert {split.name: split.utterances for split in splits} == example.counts
-    first = read_manifest(splits[0].manifest)[0]
-    assert (first.id, first.text, first.speaker) == example.first
-    assert first.duration == pytest.approx(0.25)
+    prepared(example, corpus, tmp_path / "out")
+
+
+class Killed(BaseException):
+    """Nothing catches it, and nothing cleans up behind it: see `Killer`."""
+
+
+class Killer:
+    """A progress function that ends the call at a byte of one of its steps, as SIGKILL would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.doing, self.byte, self.has_killed = "", 0, False
+        rmtree = shutil.rmtree
+        monkeypatch.setattr(
+            shutil, "rmtree", lambda *a, **k: None if self.has_killed else rmtree(*a, **k)
+        )
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what.startswith(self.doing) and done >= self.byte:
+            self.has_killed = True
+            raise Killed
+
+    def kill(self, doing: str, byte: int, call: Callable[[], object]) -> None:
+        self.doing, self.byte, self.has_killed = doing, byte, False
+        with pytest.raises(Killed):
+            call()
+        self.has_killed = False
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=by_corpus)
+def test_killed_and_called_again_twenty_times(
+    example: Example,
+    archives: dict[str, bytes],
+    serve: Serve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process dies at random bytes of the download and of the unpacking."""
+    content = archives[example.corpus]
+    serve(example, content)
+    monkeypatch.setattr("speech.download.BLOCK_BYTES", 1 + len(content) // 200)
+    corpus, out, killer = tmp_path / "corpus", tmp_path / "out", Killer(monkeypatch)
+    bytes_there = sorted(NOISE.integers(1, len(content), 10))
+    for doing in ("downloading", "unpacking"):
+        for byte in bytes_there:
+            killer.kill(doing, byte, lambda: fetch(
+                example.corpus, corpus, (example.part,), killer, PATIENCE))  # fmt: skip
+            refuse_half(example, corpus, out)
+    fetch(example.corpus, corpus, (example.part,), patience=PATIENCE)
+    prepared(example, corpus, out)
+
+
+def test_an_archive_of_the_user_killed_and_called_again_twenty_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out, killer = tmp_path / "corpus/cv.tar.gz", tmp_path / "out", Killer(monkeypatch)
+    common_voice(tmp_path / "top", "")
+    path.parent.mkdir()
+    path.write_bytes(pack(tmp_path / "top", path.name))
+    for byte in NOISE.integers(1, path.stat().st_size, 20):
+        killer.kill("unpacking", byte, lambda: prepare("common_voice", path, out, killer))
+        refuse_half(COMMON_VOICE, path.parent, out)
+    prepared(COMMON_VOICE, path, out)
+
+
+@pytest.mark.parametrize("example", [*EXAMPLES, COMMON_VOICE, FLAT], ids=by_corpus)
+@pytest.mark.parametrize("depth", ["", "one", "one/two"])
+def test_what_was_being_unpacked_is_no_corpus(example: Example, depth: str, tmp_path: Path) -> None:
+    """However much of it there is: perhaps its lists are whole and its recordings are not."""
+    example.build(tmp_path / "corpus/.archive.unpacking" / depth, example.part)
+    refuse_half(example, tmp_path / "corpus", tmp_path / "out")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=by_corpus)
+def test_killed_while_manifests_are_made(
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, out, killer = tmp_path / "corpus", tmp_path / "out", Killer(monkeypatch)
+    example.build(corpus, example.part)
+    killer.kill("reading", 1, lambda: prepare(example.corpus, corpus, out, killer))
+    assert not list(out.glob("*.jsonl"))
+    wanted = len(example.counts)
+    written: list[Path] = []
+
+    def full(path: Path, utterances: Sequence[Utterance]) -> None:
+        written.append(path)
+        if len(written) == wanted:
+            raise ManifestError(f"{path}: cannot write the manifest: no space left on device")
+        write_manifest(path, utterances)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("speech.corpora.write_manifest", full)
+        with pytest.raises(ManifestError, match="no space left"):
+            prepare(example.corpus, corpus, out)
+    assert len(written) == wanted
+    assert not list(out.glob("*.jsonl"))
+    prepared(example, corpus, out)
+    assert sorted(path.name for path in out.iterdir() if path.name != "audio") == sorted(
+        f"{name}.jsonl" for name in example.counts
+    )
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=by_corpus)
+def test_counts_unlike_the_published_are_told(
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example.build(tmp_path / "corpus", example.part)
+    published = importlib.import_module(module_name(example)).EXPECTED_COUNTS
+    for split in prepare(example.corpus, tmp_path / "corpus", tmp_path / "out"):
+        expected = published[split.name]
+        told = f"{split.utterances} utterances; the published split has {expected}"
+        assert told in split.warnings
+    for name, count in example.counts.items():
+        monkeypatch.setitem(published, name, count)
+    for split in prepare(example.corpus, tmp_path / "corpus", tmp_path / "out"):
+        assert not any("published" in warning for warning in split.warnings)
 
 
 DAMAGES = ("corrupted", "truncated")
+LIES = {"states too much": 1.5, "states too little": 0.5}  # of the size, in Content-Length
 
 
 def damaged(content: bytes, damage: str) -> bytes:
@@ -265,7 +407,7 @@ def damaged(content: bytes, damage: str) -> bytes:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=by_corpus)
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [*DAMAGES, *LIES])
 def test_damaged_on_the_server(
     example: Example,
     damage: str,
@@ -276,16 +418,50 @@ def test_damaged_on_the_server(
 ) -> None:
     content = archives[example.corpus]
     serve(example, content)
-    server.files = dict.fromkeys(server.files, damaged(content, damage))
+    if damage in LIES:
+        server.default = Fault(states=round(LIES[damage] * len(content)))
+    else:
+        server.files = dict.fromkeys(server.files, damaged(content, damage))
     with pytest.raises(SpeechError) as caught:
         fetch(example.corpus, tmp_path / "corpus", (example.part,), patience=PATIENCE)
     assert "\n" not in str(caught.value)
     assert not [path for path in (tmp_path / "corpus").iterdir() if not path.name.startswith(".")]
-    with pytest.raises(ManifestError):  # what is left over is not taken for the corpus
-        prepare(example.corpus, tmp_path / "corpus", tmp_path / "out")
+    refuse_half(example, tmp_path / "corpus", tmp_path / "out")
+    server.default = Fault()
     serve(example, content)
     fetch(example.corpus, tmp_path / "corpus", (example.part,), patience=PATIENCE)
     assert list((tmp_path / "corpus").rglob(MARKER))
+    prepared(example, tmp_path / "corpus", tmp_path / "out")
+
+
+# Of the other one nothing is published to tell a damaged archive by, before it is unpacked.
+VERIFIED = [example for example in EXAMPLES if example.corpus != "fsdd"]
+
+
+@pytest.mark.parametrize("example", VERIFIED, ids=by_corpus)
+@pytest.mark.parametrize("damage", [*DAMAGES, *LIES])
+def test_another_mirror_makes_good_what_one_damages(
+    example: Example,
+    damage: str,
+    archives: dict[str, bytes],
+    server: FileServer,
+    serve: Serve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = archives[example.corpus]
+    serve(example, content)
+    published = importlib.import_module(module_name(example)).ARCHIVES
+    archive = published[example.part]
+    urls = (server.url("bad"), *archive.file.urls)
+    replaced = replace(archive, file=replace(archive.file, urls=urls))
+    monkeypatch.setitem(published, example.part, replaced)
+    server.files["bad"] = content if damage in LIES else damaged(content, damage)
+    if damage in LIES:  # until it is given up
+        fault = Fault(states=round(LIES[damage] * len(content)))
+        server.faults = [fault] * (1 if archive.file.size else PATIENCE.attempts)
+    fetch(example.corpus, tmp_path / "corpus", (example.part,), patience=PATIENCE)
+    prepared(example, tmp_path / "corpus", tmp_path / "out")
 
 
 HARM = {

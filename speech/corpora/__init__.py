@@ -14,6 +14,7 @@ header, refuses what is not there, and writes one manifest a split.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -123,7 +124,7 @@ def prepare(
 
     ``directory`` may be an archive, which is unpacked beside itself. The audio stays where it is,
     but for segments of long recordings, which become files in ``output/audio``; durations are those
-    of the headers. No manifest is written unless every split is whole: a missing
+    of the headers. No manifest is written unless every split is whole and can be: a missing
     transcript, an unreadable file or an id that comes twice is a ManifestError with its
     ``file:line``. Counts or durations unlike the stated are warnings.
     """
@@ -138,8 +139,9 @@ def prepare(
     measured = _measure(stated, progress)
     for split in measured.values():
         _refuse_duplicate_ids(split)
+    _write_all({output / f"{name}.jsonl": split for name, split in measured.items()})
     return [
-        _write_split(output, name, split, module.EXPECTED_COUNTS.get(name), stated[name])
+        _describe(output, name, split, module.EXPECTED_COUNTS.get(name), stated[name])
         for name, split in measured.items()
     ]
 
@@ -213,7 +215,20 @@ def _refuse_duplicate_ids(split: Sequence[Utterance]) -> None:
         first[utterance.id] = utterance
 
 
-def _write_split(
+def _write_all(manifests: dict[Path, list[Utterance]]) -> None:
+    """Write all manifests, or none where one of them cannot be."""
+    partial = {path: path.with_name(f".{path.name}.partial") for path in manifests}
+    try:
+        for path, utterances in manifests.items():
+            write_manifest(partial[path], utterances)
+        for path in manifests:
+            os.replace(partial[path], path)
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+
+
+def _describe(
     output: Path,
     name: str,
     split: Sequence[Utterance],
@@ -221,7 +236,6 @@ def _write_split(
     stated: Sequence[Utterance],
 ) -> PreparedSplit:
     path = output / f"{name}.jsonl"
-    write_manifest(path, split)
     warnings = _count_warnings(split, expected) + _duration_warnings(split, stated)
     seconds = sum(utterance.duration for utterance in split)
     return PreparedSplit(name, path, len(split), seconds, tuple(warnings))

@@ -40,7 +40,8 @@ def read_splits(directory: Path) -> dict[str, list[Utterance]]:
 
 
 def _find_language(directory: Path) -> Path:
-    clips = [directory / "clips", *directory.glob("*/clips"), *directory.glob("*/*/clips")]
+    # A hidden folder is one that is being unpacked, or was when somebody killed it.
+    clips = [directory / "clips", *directory.glob("[!.]*/clips"), *directory.glob("[!.]*/*/clips")]
     languages = sorted(path.parent for path in clips if path.is_dir())
     if not languages:
         raise ManifestError(f"{directory}: no Common Voice; needed <language>/clips and train.tsv")
