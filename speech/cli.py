@@ -24,7 +24,14 @@ from speech.cli_evaluate import compare, hallucinations, store
 from speech.cli_export import export
 from speech.cli_live import listen, measure_stream
 from speech.cli_lm import app as language_models
-from speech.cli_options import JsonOption, ModelOption, Precision, PrecisionOption, ThreadsOption
+from speech.cli_options import (
+    PRECISION_VARIABLE,
+    JsonOption,
+    ModelOption,
+    Precision,
+    PrecisionOption,
+    ThreadsOption,
+)
 from speech.cli_prepare import prepare
 from speech.cli_pretrain import pretrain
 from speech.cli_serve import serve
@@ -230,11 +237,13 @@ app.command()(export)
 
 @app.command()
 def doctor() -> None:
-    """Say what this installation has: versions, devices, models."""
+    """Say what this installation has: versions, devices, models, and the arithmetic chosen."""
     from speech.doctor import diagnose
 
     for name, value in diagnose().items():
         print(f"{name:16} {value}")
+    if chosen := os.environ.get(PRECISION_VARIABLE):
+        print(f"{'precision':16} {chosen}: {PRECISION_VARIABLE} says so, whatever auto finds")
 
 
 def _texts(path: Path) -> list[str]:

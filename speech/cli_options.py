@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 
+PRECISION_VARIABLE = "SPEECH_PRECISION"  # of the environment
+
+
 class Precision(StrEnum):
     """Arithmetic of the network."""
 
@@ -31,7 +34,7 @@ ThreadsOption = Annotated[
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        envvar="SPEECH_PRECISION",
+        envvar=PRECISION_VARIABLE,
         help="auto: bfloat16 where a self-test found it faster and heard the same; it is done "
         "once, before five minutes of audio or more.",
     ),

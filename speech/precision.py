@@ -56,8 +56,10 @@ class SelfTest:
         return BFLOAT16 if better else FLOAT32
 
     def __str__(self) -> str:
-        heard = "the same heard" if not self.changed else f"{self.changed:.1%} of the text changed"
-        return f"{self.precision}: bfloat16 is {self.gain:.2f} times as fast here, {heard}"
+        changed = f"{self.changed:.1%} of the text changed (allowed: {MOST_CHANGED:.0%})"
+        heard = changed if self.changed else "the same heard"
+        fast = f"{self.gain:.2f} times as fast here (needed: {LEAST_GAIN:g})"
+        return f"{self.precision}: bfloat16 is {fast}, {heard}"
 
 
 def choose_precision(model: Model, device: torch.device, audio_seconds: float = 0.0) -> str:

@@ -118,10 +118,20 @@ def test_doctor_measures_again_and_says_why(
     assert choose_precision(model, CPU, math.inf) == "bfloat16"
     Found(monkeypatch, 0.5, 0.1)
     said = describe_precision(model, CPU)
-    assert said == "float32: bfloat16 is 0.50 times as fast here, 10.0% of the text changed"
+    assert said == (
+        "float32: bfloat16 is 0.50 times as fast here (needed: 1.1), "
+        "10.0% of the text changed (allowed: 1%)"
+    )
     assert choose_precision(model, CPU) == "float32"
-    (line,) = [line for line in run("doctor").lines if line.startswith("precision auto")]
-    assert "float32: bfloat16 is 0.50 times as fast" in line
+    monkeypatch.delenv("SPEECH_PRECISION")
+    assert [line for line in run("doctor").lines if line.startswith("precision")] == [
+        f"precision auto   {said}"
+    ]
+    monkeypatch.setenv("SPEECH_PRECISION", "bfloat16")
+    assert [line for line in run("doctor").lines if line.startswith("precision")] == [
+        f"precision auto   {said}",
+        "precision        bfloat16: SPEECH_PRECISION says so, whatever auto finds",
+    ]
 
 
 def test_without_bfloat16_nothing_is_measured(
