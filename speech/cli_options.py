@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-
 PRECISION_VARIABLE = "SPEECH_PRECISION"  # of the environment
 
 
