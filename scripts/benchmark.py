@@ -29,6 +29,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 import numpy as np
 import soundfile
 import torch
+from command import run_command
 from processes import REPOSITORY, processor_name, run_child
 
 from speech.checkpoint import create_model, find_model, save_model
@@ -396,4 +397,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -35,6 +35,7 @@ import librosa
 import numpy as np
 import torch
 from benchmark import FULL, QUICK, SAMPLE, measure_overhead, tell, training_config
+from command import run_command
 from numpy.typing import NDArray
 from processes import processor_name
 from torch import Tensor, nn
@@ -341,4 +342,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

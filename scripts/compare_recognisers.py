@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import run_command
 from comparison_report import draw, markdown
 from processes import processor_name, run_child
 from recognisers import (
@@ -44,7 +45,6 @@ from recognisers import (
 import speech
 from speech.audio import load_audio
 from speech.compare import compare
-from speech.errors import SpeechError
 from speech.manifest import Utterance, read_manifest
 from speech.metrics import sum_errors
 from speech.results import (
@@ -299,13 +299,10 @@ def write_report(directory: Path, report: Mapping[str, Any]) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    try:
-        report: Any = finite(measure(arguments))
-    except SpeechError as error:
-        raise SystemExit(f"error: {error}") from error
+    report: Any = finite(measure(arguments))
     write_report(arguments.output, report)
     print(markdown(report), end="")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -16,6 +16,8 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+from command import run_command
+
 from speech.manifest import Utterance, corpus_name, read_manifest, write_manifest
 from speech.tokenizer import normalise_text
 
@@ -54,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

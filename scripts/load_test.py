@@ -29,6 +29,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+from command import run_command
+
+from speech.errors import SpeechError
 
 PERCENTILES = (50, 90, 99, 100)
 REFUSALS = (429, 503)
@@ -173,7 +176,7 @@ def transcribe_alone(target: Target, paths: Sequence[Path]) -> list[Recording]:
     for number, path in enumerate(paths):
         answer = ask(target, number, *form_of(path.read_bytes(), target.model))
         if answer.status != 200:
-            sys.exit(f"load_test: {path}: {answer.status} {message_of(answer)}")
+            raise SpeechError(f"{path}: {answer.status} {message_of(answer)}")
         content = answer.content
         recordings.append(Recording(path, float(str(content["duration"])), str(content["text"])))
     return recordings
@@ -270,4 +273,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

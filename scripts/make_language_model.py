@@ -22,6 +22,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from command import run_command
+
 from speech.language_model import LANGUAGE_MODEL_FILE, NgramModel
 from speech.lm_text import read_sentences
 from speech.lm_train import NgramSettings, Trained, train_ngram_model
@@ -248,4 +250,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

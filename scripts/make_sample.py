@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from command import run_command
 from synthesise import (
     Prompt,
     SynthesisError,
@@ -160,15 +160,12 @@ def main() -> None:
         help="manifests or texts (one sentence a line) that must not hold a sentence",
     )
     arguments = parser.parse_args()
-    try:
-        require_engines(tuple(prompt.voice for _, prompt in UTTERANCES))
-        check_unseen(arguments.exclude)
-        entries = make_sample(arguments.output)
-    except (SynthesisError, OSError) as error:
-        sys.exit(f"make_sample: {error}")
+    require_engines(tuple(prompt.voice for _, prompt in UTTERANCES))
+    check_unseen(arguments.exclude)
+    entries = make_sample(arguments.output)
     seconds = sum(float(str(entry["duration"])) for entry in entries)
     print(f"{len(entries)} utterances, {seconds:.1f} s in {arguments.output / 'manifest.jsonl'}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

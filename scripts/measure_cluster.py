@@ -29,9 +29,14 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from command import run_command
 from processes import REPOSITORY, processor_name
 
+from speech.checkpoint import find_model
+from speech.errors import SpeechError
+from speech.language_model import find_language_model
 from speech.manifest import Utterance, read_manifest, write_manifest
+from speech.results import NO_LANGUAGE_MODEL
 
 SAMPLE = REPOSITORY / "data" / "sample" / "manifest.jsonl"
 SECONDS = (1.0, 3.0)
@@ -62,8 +67,10 @@ def make_files(directory: Path, count: int) -> Path:
 @contextmanager
 def local_cluster() -> Iterator[Any]:
     """A head that does no work, and nodes of one core each; `busy_workers` finds their workers."""
-    from ray.cluster_utils import Cluster
-
+    try:
+        from ray.cluster_utils import Cluster
+    except ImportError as error:
+        raise SpeechError(f"needs Ray ({error}): pip install '.[cluster]'") from error
     ours = {"PYTHONPATH": str(REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0", MARK: str(os.getpid())}
     before = os.environ | {name: "" for name in ours if name not in os.environ}
     os.environ |= ours
@@ -127,7 +134,7 @@ def transcribe_on_cluster(arguments: Sequence[str], output: Path, files: int) ->
             time.sleep(0.05)
         killed = kill_a_worker(process)
         if process.wait() or not killed:
-            raise SystemExit("the command failed, or ended before a worker could be killed")
+            raise SpeechError("the command failed, or ended before a worker could be killed")
         seconds = time.perf_counter() - began
     print(f"killed worker {killed}; {count_shards(output)} shards of {size}")
     return Measured(seconds, (output / "transcripts.txt").read_text("utf-8").splitlines())
@@ -139,6 +146,9 @@ def count_shards(output: Path) -> int:
 
 def measure(directory: Path, files: int, model: str, lm: str, precision: str) -> bool:
     """Print the figures; return whether all transcripts are as they should be."""
+    find_model(model)
+    if lm != NO_LANGUAGE_MODEL:
+        find_language_model(lm)
     manifest = make_files(directory, files)
     utterances = read_manifest(manifest)
     audio_seconds = sum(one.duration for one in utterances)
@@ -184,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -14,17 +14,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import random
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from command import run_command
 from synthesise import (
     VOICES,
     Prompt,
-    SynthesisError,
     Voice,
     require_engines,
     speak_timed,
@@ -34,7 +33,6 @@ from synthesise import (
 
 from speech.calibration import WordTimes
 from speech.checkpoint import find_model, load_model, save_calibration
-from speech.errors import SpeechError
 from speech.transcribe import Recogniser
 from speech.transcript import Word
 from speech.word_times import TimeErrors, fit_word_times, sum_time_errors, time_errors
@@ -175,21 +173,18 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=[*ENGINES, "espeak"])
     arguments = parser.parse_args()
     voices = [voice for voice in VOICES if voice.engine in arguments.engines]
-    try:
-        require_engines(tuple(voices))
-        texts = texts_of(arguments.texts)[: arguments.limit]
-        times = fit_and_test(arguments.model, voices, texts)
-        print(
-            f"offsets: starts {times.start_offset_seconds} s, behind a pause "
-            f"{times.pause_start_offset_seconds} s, ends {times.end_offset_seconds} s"
-        )
-        if arguments.store:
-            directory = find_model(arguments.model)
-            known = load_model(directory).calibration
-            save_calibration(directory, dataclasses.replace(known, word_times=times))
-    except (SynthesisError, SpeechError, OSError) as error:
-        sys.exit(f"measure_word_times: {error}")
+    require_engines(tuple(voices))
+    texts = texts_of(arguments.texts)[: arguments.limit]
+    times = fit_and_test(arguments.model, voices, texts)
+    print(
+        f"offsets: starts {times.start_offset_seconds} s, behind a pause "
+        f"{times.pause_start_offset_seconds} s, ends {times.end_offset_seconds} s"
+    )
+    if arguments.store:
+        directory = find_model(arguments.model)
+        known = load_model(directory).calibration
+        save_calibration(directory, dataclasses.replace(known, word_times=times))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

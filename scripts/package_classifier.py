@@ -16,10 +16,12 @@ import json
 from pathlib import Path
 
 import torch
+from command import read_json, run_command
 from package_model import PLACES, TABLE_BEGIN, TABLE_END
 
 from speech.classifier import Classifier
 from speech.config import config_differences, dump_config
+from speech.errors import SpeechError
 from speech.report import plot_curves
 from speech.run import BEST_MODEL, CURVES, HISTORY
 from speech.shipped import CONFIG_FILE
@@ -36,10 +38,10 @@ def package(run: Path, target: Path, root: Path) -> None:
     trained = Classifier.load(run / BEST_MODEL)
     differences = config_differences(dump_config(trained.config), recipe.config) - FREE
     if differences:
-        raise SystemExit(f"{run} was not trained by {target / CONFIG_FILE}: {differences}")
+        raise SpeechError(f"{run} was not trained by {target / CONFIG_FILE}: {differences}")
     trained.save(target, torch.float16)
     (target / CONFIG_FILE).write_text(text, encoding="utf-8")
-    history = json.loads((run / HISTORY).read_text("utf-8"))
+    history = read_json(run / HISTORY)
     plot_curves(history, target / CURVES, ClassifierTask.curves)
     shipped = dataclasses.replace(Classifier.load(target), config=recipe.config)
     figures = recipe_figures(recipe, shipped)
@@ -83,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -14,11 +14,13 @@ import json
 from pathlib import Path
 
 import torch
+from command import read_json, run_command
 
 from speech.char_config import CharConfig
 from speech.char_language_model import CharLanguageModel
 from speech.char_text import read_lines
 from speech.config import config_differences, dump_config, load_config_of
+from speech.errors import SpeechError
 from speech.report import plot_curves
 from speech.run import BEST_MODEL, CURVES, HISTORY
 from speech.shipped import CONFIG_FILE
@@ -32,10 +34,10 @@ def package(run: Path, target: Path, texts: list[Path]) -> None:
     model = CharLanguageModel.load(run / BEST_MODEL)
     wanted = load_config_of(CharConfig, target / CONFIG_FILE)
     if differences := config_differences(dump_config(model.config), wanted) - PLACES:
-        raise SystemExit(f"{run} was not trained by {target / CONFIG_FILE}: {differences}")
+        raise SpeechError(f"{run} was not trained by {target / CONFIG_FILE}: {differences}")
     model.save(target, torch.float16)
     (target / CONFIG_FILE).write_text(recipe, encoding="utf-8")
-    history = json.loads((run / HISTORY).read_text(encoding="utf-8"))
+    history = read_json(run / HISTORY)
     plot_curves(history, target / CURVES, CharTask.curves)
     shipped = CharLanguageModel.load(target)
     figures = {text.name: figures_of(shipped, text) for text in texts}
@@ -59,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -14,10 +14,12 @@ import json
 from pathlib import Path
 
 import torch
+from command import read_json, run_command
 
 from speech.checkpoint import load_model, save_model
 from speech.config import config_differences, dump_config, load_config
 from speech.decoder import GREEDY
+from speech.errors import SpeechError
 from speech.evaluate import evaluate
 from speech.report import plot_curves
 from speech.run import BEST_MODEL, CURVES, HISTORY
@@ -34,7 +36,9 @@ def package(run: Path, target: Path, root: Path, manifests: list[str], stages: l
     model = load_model(run / BEST_MODEL)
     differences = config_differences(dump_config(model.config), load_config(target / CONFIG_FILE))
     if differences - PLACES:
-        raise SystemExit(f"{run} was not trained by {target / CONFIG_FILE}: {differences - PLACES}")
+        raise SpeechError(
+            f"{run} was not trained by {target / CONFIG_FILE}: {differences - PLACES}"
+        )
     save_model(target, model, torch.float16)
     (target / CONFIG_FILE).write_text(recipe, encoding="utf-8")
     plot_curves(joined_history([*stages, run]), target / CURVES, RECOGNISER_CURVES)
@@ -50,7 +54,7 @@ def package(run: Path, target: Path, root: Path, manifests: list[str], stages: l
 
 def joined_history(runs: list[Path]) -> list[dict[str, float]]:
     """The epochs of runs that began with one another's weights, counted through."""
-    rows = [row for run in runs for row in json.loads((run / HISTORY).read_text("utf-8"))]
+    rows = [row for run in runs for row in read_json(run / HISTORY)]
     return [row | {"epoch": number} for number, row in enumerate(rows, 1)]
 
 
@@ -81,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

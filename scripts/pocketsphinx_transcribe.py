@@ -19,7 +19,10 @@ import wave
 from collections.abc import Iterator
 from pathlib import Path
 
+from command import run_command
 from pocketsphinx import Decoder
+
+from speech.errors import AudioError
 
 SAMPLE_RATE = 16000
 TOLD_SECONDS = 30.0  # between two lines about the progress
@@ -35,11 +38,15 @@ def transcribe(decoder: Decoder, pcm: bytes) -> str:
 
 
 def read_wave(path: Path) -> bytes:
-    with wave.open(str(path)) as file:
-        form = file.getframerate(), file.getnchannels(), file.getsampwidth()
-        if form != (SAMPLE_RATE, 1, 2):
-            raise SystemExit(f"{path}: needs 16-bit mono at {SAMPLE_RATE} Hz")
-        return file.readframes(file.getnframes())
+    try:
+        with wave.open(str(path)) as file:
+            form = file.getframerate(), file.getnchannels(), file.getsampwidth()
+            pcm = file.readframes(file.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise AudioError(f"{path}: not a WAV file: {error}") from error
+    if form != (SAMPLE_RATE, 1, 2):
+        raise AudioError(f"{path}: needs 16-bit mono at {SAMPLE_RATE} Hz")
+    return pcm
 
 
 def transcribe_share(decoder: Decoder, manifest: Path, share: str) -> dict[str, object]:
@@ -89,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from speech.errors import SpeechError
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -65,7 +67,7 @@ def run_children(
     said = [process.communicate() for process in running]
     for command, process, (_, errors) in zip(commands, running, said, strict=True):
         if process.returncode:
-            raise SystemExit(f"{' '.join(command)}: {errors or 'failed'}")
+            raise SpeechError(f"{' '.join(command)}: {(errors or 'failed').strip()}")
     return [Child(float(wall), int(peak)) for wall, peak in (out.split() for out, _ in said)]
 
 

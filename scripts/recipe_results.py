@@ -15,14 +15,15 @@ of a shipped model's metrics.json, parameters those of the network that the conf
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from command import read_json, run_command
 from processes import REPOSITORY
 
 from speech.config import load_config
+from speech.errors import SpeechError
 from speech.metrics import sum_errors
 from speech.results import NO_LANGUAGE_MODEL, Evaluation, error_figures, read_results, write_json
 
@@ -40,7 +41,7 @@ Row = Mapping[str, Any]
 
 def run_figures(run: Path) -> dict[str, float]:
     """Return the hours that a run took and the hours of audio it heard, validations left out."""
-    epochs = json.loads((run / "history.json").read_text("utf-8"))
+    epochs = read_json(run / "history.json")
     return {
         "epochs": len(epochs),
         "training_hours": sum(epoch["wall_seconds"] for epoch in epochs) / 3600,
@@ -75,7 +76,7 @@ def result_figures(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
 
 def shipped_figures(metrics: Path) -> dict[str, dict[str, Any]]:
     """Return the figures in a model's metrics.json in the same form."""
-    rows = json.loads(metrics.read_text("utf-8"))
+    rows = read_json(metrics)
     return {
         f"{name}, {'greedy' if row['lm'] == NO_LANGUAGE_MODEL else 'LM'}": row
         for name, row in rows.items()
@@ -136,11 +137,14 @@ def written(text: str, rows: Sequence[Row]) -> str:
 
 
 def read_rows() -> list[dict[str, Any]]:
-    return list(json.loads(ROWS.read_text("utf-8"))) if ROWS.is_file() else []
+    return list(read_json(ROWS)) if ROWS.is_file() else []
 
 
 def new_row(arguments: argparse.Namespace, earlier: Row) -> dict[str, Any]:
     """Return the row of a training; an `earlier` one's figures stay where there are no new ones."""
+    config = arguments.config.resolve()
+    if not config.is_relative_to(REPOSITORY / "models"):
+        raise SpeechError(f"{arguments.config}: needed a file below {REPOSITORY / 'models'}")
     figures = dict(earlier.get("figures", {}))
     for path in arguments.metrics:
         figures |= shipped_figures(path)
@@ -150,7 +154,7 @@ def new_row(arguments: argparse.Namespace, earlier: Row) -> dict[str, Any]:
         "name": arguments.name,
         "change": arguments.change,
         "after": arguments.after,
-        "config": str(arguments.config.resolve().relative_to(REPOSITORY)),
+        "config": str(config.relative_to(REPOSITORY)),
         "command": arguments.command,
         "on": arguments.on,
         "parameters": count_parameters(arguments.config),
@@ -186,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

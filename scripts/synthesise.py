@@ -35,6 +35,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import soxr
+from command import run_command
+
+from speech.errors import SpeechError
 
 SAMPLE_RATE_HZ = 16_000
 PEAK = 0.7
@@ -55,7 +58,7 @@ READ_OTHERWISE = frozenset(
 )
 
 
-class SynthesisError(Exception):
+class SynthesisError(SpeechError):
     """An engine is missing or failed; one line says which and what to do."""
 
 
@@ -237,9 +240,13 @@ def is_plain(line: str) -> bool:
 
 def texts_of(path: Path) -> list[str]:
     """The texts of a manifest (`.jsonl`) or the lines of a text file (`.xz` too)."""
-    data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
-    lines = [line.strip() for line in data.decode("utf-8").split("\n") if line.strip()]
-    return [json.loads(line)["text"] for line in lines] if path.suffix == ".jsonl" else lines
+    packed = path.read_bytes()
+    try:
+        data = lzma.decompress(packed) if path.suffix == ".xz" else packed
+        lines = [line.strip() for line in data.decode("utf-8").split("\n") if line.strip()]
+        return [json.loads(line)["text"] for line in lines] if path.suffix == ".jsonl" else lines
+    except (lzma.LZMAError, ValueError, KeyError, TypeError) as error:
+        raise SynthesisError(f"{path}: no texts, and no manifest: {error}") from error
 
 
 def key_of(text: str) -> str:
@@ -360,16 +367,13 @@ def main() -> None:
         help="manifests or texts whose sentences must not be spoken, such as evaluation sets",
     )
     arguments = parser.parse_args()
-    try:
-        require_engines(VOICES)
-        excluded = frozenset(key_of(t) for path in arguments.exclude for t in texts_of(path))
-        pools = [read_sentences(path, excluded) for path in arguments.texts]
-        prompts = draw_prompts(pools, arguments.seed)
-        count = write_corpus(prompts, arguments.output, arguments.hours, arguments.jobs)
-    except (SynthesisError, OSError, lzma.LZMAError) as error:
-        sys.exit(f"synthesise: {error}")
+    require_engines(VOICES)
+    excluded = frozenset(key_of(t) for path in arguments.exclude for t in texts_of(path))
+    pools = [read_sentences(path, excluded) for path in arguments.texts]
+    prompts = draw_prompts(pools, arguments.seed)
+    count = write_corpus(prompts, arguments.output, arguments.hours, arguments.jobs)
     print(f"{count} utterances, {arguments.hours} h in {arguments.output / 'train.jsonl'}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -13,19 +13,18 @@ from __future__ import annotations
 import argparse
 import random
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
 import soundfile
+from command import run_command
 from measure_word_times import energy_edges
 from synthesise import (
     SAMPLE_RATE_HZ,
     VOICES,
     Prompt,
-    SynthesisError,
     Voice,
     require_engines,
     speak_at,
@@ -94,19 +93,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    try:
-        require_engines(VOICES)
-        numbered = enumerate(islice(draw_prompts(options.words, options.seed), options.clips))
-        with ThreadPoolExecutor(options.jobs) as pool:
-            clips = list(
-                pool.map(lambda item: write_clip(*item, options.output, options.seed), numbered)
-            )
-    except SynthesisError as error:
-        sys.exit(str(error))
+    require_engines(VOICES)
+    numbered = enumerate(islice(draw_prompts(options.words, options.seed), options.clips))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        clips = list(
+            pool.map(lambda item: write_clip(*item, options.output, options.seed), numbered)
+        )
     write_manifest(options.output / "train.jsonl", clips)
     voices = len({clip.speaker for clip in clips})
     print(f"{len(clips)} clips of {voices} voices, {sum(one.duration for one in clips):.0f} s")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

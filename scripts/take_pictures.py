@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from command import run_command
 from PIL import Image
 from processes import REPOSITORY
 from selenium import webdriver
@@ -33,6 +34,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from speech.audio import load_audio
+from speech.errors import SpeechError
+from speech.manifest import read_manifest
 
 SAMPLE = REPOSITORY / "data" / "sample"
 SENTENCES = ("01-flite-slt.flac", "02-flite-rms.flac", "05-flite-slt.flac", "10-flite-awb.flac")
@@ -77,7 +80,7 @@ def _first_address(server: subprocess.Popen[str]) -> str:
     for line in server.stderr:
         if " at http://" in line:
             return line.split()[-1]
-    raise SystemExit("take_pictures: the server did not start")
+    raise SpeechError("the server did not start")
 
 
 @contextmanager
@@ -128,7 +131,7 @@ def save(driver: Any, path: Path) -> None:
     picture = Image.open(io.BytesIO(taken)).convert("RGB")
     picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     if path.stat().st_size > LARGEST_BYTES:
-        raise SystemExit(f"take_pictures: {path} has {path.stat().st_size} bytes")
+        raise SpeechError(f"{path} has {path.stat().st_size} bytes")
     print(path, path.stat().st_size, "bytes")
 
 
@@ -137,6 +140,7 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, default=SAMPLE / "manifest.jsonl")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs" / "images")
     options = parser.parse_args()
+    read_manifest(options.manifest)  # before the pictures that need none
     with tempfile.TemporaryDirectory() as directory:
         recording, report = Path(directory) / "reading.wav", Path(directory) / "report"
         write_reading(recording)
@@ -158,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -42,7 +42,7 @@ from speech.cli_voice import app as voice_networks
 from speech.cli_voice import voice
 from speech.collector import skip_last_collection
 from speech.environment import prepare_environment
-from speech.errors import SpeechError, reason_of
+from speech.errors import SpeechError, line_of, reason_of
 from speech.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -65,10 +65,8 @@ def main() -> None:
     skip_last_collection()
     try:
         app(prog_name="speech")
-    except SpeechError as error:
-        _fail(str(error))
-    except OSError as error:  # a full disk, a directory without the right to write
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (SpeechError, OSError) as error:
+        _fail(line_of(error))
     finally:
         _flush()
 

@@ -12,6 +12,13 @@ class SpeechError(Exception):
     """Root of all errors this package raises on purpose; the command line prints it as one line."""
 
 
+def line_of(error: SpeechError | OSError) -> str:
+    """What a command says of it: an OSError may be a full disk, or a place without permission."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 class AudioError(SpeechError):
     """A file, stream or byte string could not become samples."""
 

@@ -14,6 +14,7 @@ pytest.importorskip("fastapi")
 
 from serving import babble, running, tiny_app
 
+from speech.errors import SpeechError
 from speech.http_guard import Access
 from speech.service import Limits
 
@@ -52,14 +53,14 @@ def test_load_on_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with running(app) as (address, _):
         arguments = [address, *map(str, paths), "--model", "tiny", "--seconds", "1", "--json",
                      "--clients", "1", str(CLIENTS)]  # fmt: skip
-        with pytest.raises(SystemExit, match="401"):
+        with pytest.raises(SpeechError, match="401"):
             main(arguments)
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--api-key", KEY])
         with pytest.raises(SystemExit):
             main([*arguments[:-1], "--disturbers", "2", "--api-key", KEY])
         app.state.speech.admission.draining.set()
-        with pytest.raises(SystemExit, match="shutting down"):
+        with pytest.raises(SpeechError, match="shutting down"):
             main([*arguments, "--api-key", KEY])
     alone, together, among = map(json.loads, capsys.readouterr().out.splitlines())
     assert ended.value.code == 0
