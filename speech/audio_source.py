@@ -66,11 +66,11 @@ def opened(source: Source) -> Iterator[tuple[BinaryIO, str]]:
 
 
 def _open_path(path: Path) -> BinaryIO:
-    if path.is_dir():
-        raise AudioError(f"{path}: a directory; needed an audio file")
     try:
         return open(path, "rb")
-    except OSError as error:
+    except IsADirectoryError as error:
+        raise AudioError(f"{path}: a directory; needed an audio file") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise AudioError(f"{path}: cannot open the audio file: {reason_of(error)}") from error
 
 

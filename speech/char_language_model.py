@@ -244,6 +244,7 @@ def _draw(log_probs: Tensor, temperature: float, random: torch.Generator) -> int
 def find_char_model(name_or_path: str | Path) -> Path:
     """Return the directory of a shipped model's name, or of a path to one.
 
-    Raises `ModelError` that lists the names there are.
+    Raises `ModelError` that says how to make one, and lists the names there are.
     """
-    return find_shipped(name_or_path, "neural language model", CONFIG_FILE, CHAR_WEIGHTS_FILE)
+    kind, needed = "neural language model", "a directory that 'speech lm train --neural' made,"
+    return find_shipped(name_or_path, kind, CONFIG_FILE, CHAR_WEIGHTS_FILE, needed=needed)

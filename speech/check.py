@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from speech.manifest import Utterance, durations_agree, numbered_lines, parse_ut
 from speech.model import output_length
 from speech.tokenizer import CharTokenizer, normalise_text
 
+MOST_LINES = 100  # of one manifest that are none and told one by one: it may be another file
+NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what decoding with "surrogateescape" makes of it
 SILENCE_PEAK = 1e-3  # -60 dB of full scale: below it nobody speaks
 LOUDNESS_SECONDS = 0.1  # one root mean square each, to compare takes by
 # Of 30 pairs of takes of one sentence, by one reader and alike in duration to 0.02 s, none came
@@ -100,7 +103,7 @@ def check_manifests(
 
     ``tokenizer``, ``features`` and ``subsampling`` are the model's, by default those of a new
     model; ``progress`` is called once an utterance. Raises ManifestError for a manifest that
-    cannot be read at all.
+    cannot be read at all, or holds nothing.
     """
     features = features or FeatureConfig()
     manifests, unreadable = _read_manifests(paths)
@@ -126,18 +129,31 @@ def check_manifests(
 def _read_manifests(
     paths: Sequence[str | Path],
 ) -> tuple[list[list[Utterance]], list[Finding]]:
-    """The utterances of each manifest, and the lines that are none."""
+    """The utterances of each manifest, and the lines that are none, at most MOST_LINES of each."""
     manifests: list[list[Utterance]] = []
-    findings = []
+    findings: list[Finding] = []
     for path in map(Path, paths):
         manifests.append([])
-        for source, line in numbered_lines(path):
+        unreadable: list[Finding] = []
+        for source, line in numbered_lines(path, errors="surrogateescape"):
             try:
-                manifests[-1].append(parse_utterance(line, path.parent, source))
+                manifests[-1].append(_parse(line, path.parent, source))
             except ManifestError as error:
                 message = str(error).removeprefix(f"{source}: ")
-                findings.append(Finding(source, "line", message))
+                unreadable.append(Finding(source, "line", message))
+        if not manifests[-1] and not unreadable:
+            raise ManifestError(f"{path}: holds nothing; a manifest needs at least one line")
+        findings += unreadable[:MOST_LINES]
+        if left_out := unreadable[MOST_LINES:]:
+            message = f"and {len(left_out)} more such lines from here on"
+            findings.append(Finding(left_out[0].source, "line", message))
     return manifests, findings
+
+
+def _parse(line: str, directory: Path, source: str) -> Utterance:
+    if NOT_UTF8.search(line):
+        raise ManifestError(f"{source}: not UTF-8 text")
+    return parse_utterance(line, directory, source)
 
 
 def _in_line_order(findings: Sequence[Finding], paths: Sequence[str | Path]) -> list[Finding]:

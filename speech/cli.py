@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict
 
@@ -63,6 +64,8 @@ def main() -> None:
     """Run the command line; a `SpeechError` becomes one line on stderr and exit status 1."""
     prepare_environment()
     skip_last_collection()
+    if isinstance(sys.stdout, TextIOWrapper):  # file names need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="speech")
     except (SpeechError, OSError) as error:
@@ -196,9 +199,9 @@ def check(
     Several manifests are also checked against each other, as splits: shared speakers and files.
     """
     from speech.check import check_manifests
-    from speech.manifest import read_manifest
+    from speech.manifest import numbered_lines
 
-    total = sum(len(read_manifest(path)) for path in manifest)
+    total = sum(len(numbered_lines(path, errors="replace")) for path in manifest)
     with progress_bar("checking", total) as advance:
         settings = _check_settings(model)
         report = check_manifests(manifest, **settings, progress=lambda: advance(1))

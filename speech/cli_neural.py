@@ -15,7 +15,6 @@ import typer
 from speech.cli_training import run_shown
 from speech.progress import progress_bar
 
-DEFAULT_CHAR_MODEL = "english-neural"
 DEFAULT_LENGTH = 300
 _TEXT_CACHE = "texts"  # in a run's directory
 
@@ -52,8 +51,8 @@ def train_neural(
 
 def generate(
     model: Annotated[
-        str, typer.Argument(metavar="LM", help="Name or directory.")
-    ] = DEFAULT_CHAR_MODEL,
+        str, typer.Argument(metavar="LM", help="A directory that 'lm train --neural' made.")
+    ],
     seed: Annotated[
         str, typer.Option(metavar="TEXT", help="A character, a word or more to go on from.")
     ] = "",

@@ -60,11 +60,11 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     return utterances
 
 
-def numbered_lines(path: Path) -> list[tuple[str, str]]:
+def numbered_lines(path: Path, errors: str = "strict") -> list[tuple[str, str]]:
     """The lines of a UTF-8 text file that are not blank, each with its place ``file:line``.
 
     Corpora keep their transcripts and lists in such files. Raises ManifestError when the file
-    cannot be read.
+    cannot be read; what is not UTF-8 is one of the ``errors`` of `bytes.decode`.
     """
     try:
         content = path.read_bytes()
@@ -72,7 +72,7 @@ def numbered_lines(path: Path) -> list[tuple[str, str]]:
         raise ManifestError(f"{path}: cannot be read: {reason_of(error)}") from error
     try:
         # Split on line feeds only: str.splitlines would also cut at U+2028 inside a text.
-        lines = content.decode("utf-8-sig").split("\n")
+        lines = content.decode("utf-8-sig", errors).split("\n")
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
         raise ManifestError(f"{path}:{number}: not UTF-8 text") from error
@@ -126,13 +126,16 @@ def _parse_object(line: str, source: str) -> dict[str, object]:
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ManifestError(
-            f"{source}: not JSON ({error.msg} at column {error.colno}); "
-            "a manifest holds one JSON object a line"
-        ) from error
+        raise _not_json(source, f"{error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # numbers or brackets without end
+        raise _not_json(source, str(error)) from error
     if not isinstance(fields, dict):
         raise ManifestError(f"{source}: got a JSON {type(fields).__name__}, needed an object")
     return fields
+
+
+def _not_json(source: str, reason: str) -> ManifestError:
+    return ManifestError(f"{source}: not JSON ({reason}); a manifest holds one JSON object a line")
 
 
 def _string(fields: dict[str, object], key: str, source: str) -> str:
@@ -147,10 +150,14 @@ def _string(fields: dict[str, object], key: str, source: str) -> str:
 def _duration(fields: dict[str, object], source: str) -> float:
     value = fields.get("duration")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type,operator]
+    try:
+        seconds = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    except OverflowError:  # a whole number of hundreds of digits
+        seconds = math.inf
+    if not math.isfinite(seconds) or seconds <= 0:
         found = repr(value) if "duration" in fields else "missing"
         raise ManifestError(f"{source}: 'duration' is {found}, needed seconds above 0")
-    return float(value)  # type: ignore[arg-type]
+    return seconds
 
 
 def durations_agree(measured: float, stated: float) -> bool:

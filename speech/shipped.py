@@ -34,7 +34,7 @@ def find_shipped(
             return candidate
     roots = [root for root in model_directories() if root.is_dir()]
     names = sorted({found.parent.name for root in roots for found in root.glob(f"*/{files[-1]}")})
+    shipped = f", or one of the shipped names: {', '.join(names)}" if names else ""
     raise ModelError(
-        f"no {kind} {str(name_or_path)!r}: needs {needed} with {' and '.join(files)}, or one of "
-        f"the shipped names: {', '.join(names) or '(none)'}"
+        f"no {kind} {str(name_or_path)!r}: needs {needed} with {' and '.join(files)}{shipped}"
     )

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from speech.check import KINDS, CheckReport, check_manifests
+from speech.check import KINDS, MOST_LINES, CheckReport, check_manifests
 from speech.config import FeatureConfig
 from speech.errors import ManifestError
 from speech.tokenizer import CharTokenizer
@@ -220,9 +220,58 @@ def test_bad_lines_are_all_found_and_the_others_checked(corpus: Corpus) -> None:
     assert findings[0][2] == "'text' is 3, needed a string"
 
 
+MALFORMED = {
+    b"{": "not JSON",
+    b"[" * 100_000: "not JSON",
+    b'{"duration": ' + b"1" * 5000 + b"}": "not JSON",
+    b'{"audio_filepath": "a.wav", "duration": ' + b"1" * 400 + b', "text": "a"}': "'duration' is 1",
+    b"3": "got a JSON int, needed an object",
+    b"\xff\xfe": "not UTF-8 text",
+    b'{"audio_filepath": "a.wav", "text": "Caf\xe9", "duration": 1}': "not UTF-8 text",
+    b"{}": "'audio_filepath' is missing",
+}
+
+
+def test_every_malformed_line_is_told(corpus: Corpus) -> None:
+    corpus.add()
+    path = corpus.folder / "train.jsonl"
+    path.write_bytes(path.read_bytes() + b"\n".join(MALFORMED) + b"\n")
+    corpus.add(text="?")
+    report = corpus.report()
+    *lines, last = relative(report, corpus.folder)
+    assert [line[:2] for line in lines] == [
+        (f"train.jsonl:{number}", "line") for number in range(2, 2 + len(MALFORMED))
+    ]
+    for (_, _, found), expected in zip(lines, MALFORMED.values(), strict=True):
+        assert found.startswith(expected)
+        assert "\n" not in found
+    assert last[:2] == (f"train.jsonl:{2 + len(MALFORMED)}", "empty text")
+    assert report.utterances == 2
+
+
+def test_malformed_lines_without_end_are_counted(corpus: Corpus) -> None:
+    (corpus.folder / "train.jsonl").write_text("no manifest\n" * (MOST_LINES + 7))
+    corpus.add("dev")
+    findings = corpus.check("train", "dev")
+    assert len(findings) == MOST_LINES + 1
+    last = f"train.jsonl:{MOST_LINES + 1}", "line", "and 7 more such lines from here on"
+    assert findings[-1] == last
+
+
 def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="cannot be read"):
         check_manifests([tmp_path / "gone.jsonl"])
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ManifestError, match=r"empty\.jsonl: holds nothing"):
+        check_manifests([tmp_path / "empty.jsonl"])
+
+
+@pytest.mark.parametrize("name", ["\0.wav", "\ud800.wav", "a" * 300])
+def test_names_that_no_file_can_have(corpus: Corpus, name: str) -> None:
+    corpus.add(audio_filepath=name)
+    ((source, kind, message),) = corpus.check()
+    assert (source, kind) == ("train.jsonl:1", "audio")
+    assert "\n" not in message
 
 
 def test_the_order_is_that_of_the_lines(corpus: Corpus) -> None:

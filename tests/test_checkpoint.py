@@ -241,7 +241,7 @@ def test_half_a_model_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("speech.shipped.model_directories", list)
     with pytest.raises(ModelError) as error:
         load_model(tmp_path / "model")
-    one_line(error, "needs a directory with config.toml and model.safetensors", "(none)")
+    one_line(error, "needs a directory with config.toml and model.safetensors")
 
 
 def test_an_installed_wheel_looks_at_its_own_models(

@@ -477,12 +477,34 @@ def test_check_finds_what_is_wrong_and_says_where(run: Run, manifest: Path, tmp_
     soundfile.write(tmp_path / "a.wav", np.full(SAMPLE_RATE, 0.1), SAMPLE_RATE)
     rows = [{"audio_filepath": "a.wav", "duration": 1.0, "text": "привет"},
             {"audio_filepath": "gone.wav", "duration": 1.0, "text": "a"}]  # fmt: skip
-    (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [*map(json.dumps, rows), "{", "3"]
+    (tmp_path / "bad.jsonl").write_bytes("\n".join(lines).encode() + b"\n\xff\n")
     result = run("check", tmp_path / "bad.jsonl")
     assert result.status == 1
+    assert [line.split(":")[1:3] for line in result.lines[2:]] == [
+        [str(number), " line"] for number in (3, 4, 5)
+    ]
     assert re.search(r"bad\.jsonl:1: alphabet: ", result.stdout)
     assert re.search(r"bad\.jsonl:2: audio: ", result.stdout)
     assert "2 utterances" in result.stderr
+
+
+def test_names_that_are_no_text_are_printed_all_the_same(
+    run: Run, model: Path, audio: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"audio_filepath": "\\ud800.wav", "duration": 1, "text": "a"}\n'
+    )
+    result = run("check", tmp_path / "a.jsonl")
+    assert result.status == 1
+    assert "a.jsonl:1: audio: " in result.stdout
+    assert r"\ud800.wav" in result.stdout
+    names = [Path(os.fsdecode(os.fsencode(tmp_path) + b"/%d\xe9.wav" % n)) for n in range(2)]
+    for name in names:
+        name.write_bytes(audio[0].read_bytes())
+    result = run("transcribe", *names, "--model", model)
+    assert result.status == 0
+    assert r"0\udce9.wav" in result.lines[0]
 
 
 def test_doctor_names_versions_devices_and_models(run: Run) -> None:

@@ -118,6 +118,11 @@ def test_what_cannot_be_written_on_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert speech(monkeypatch, "lm", "generate", "nonesuch") == 1
-    assert "no neural language model 'nonesuch'" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "speech: error: no neural language model 'nonesuch': needs a directory that "
+        "'speech lm train --neural' made, with config.toml and lm.safetensors\n"
+    )
+    assert speech(monkeypatch, "lm", "generate") == 2
+    assert "Missing argument 'LM'" in capsys.readouterr().err
     assert speech(monkeypatch, "lm", "perplexity", "nonesuch", "a.txt") == 1
     assert "no language model 'nonesuch'" in capsys.readouterr().err
