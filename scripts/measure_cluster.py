@@ -74,10 +74,14 @@ def local_cluster() -> Iterator[Any]:
     ours = {"PYTHONPATH": str(REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0", MARK: str(os.getpid())}
     before = os.environ | {name: "" for name in ours if name not in os.environ}
     os.environ |= ours
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster()
     try:
-        for _ in range(NODES):
-            cluster.add_node(num_cpus=1)
+        try:
+            for cores in (0, *[1] * NODES):  # the first one is the head
+                cluster.add_node(num_cpus=cores)
+        except Exception as error:  # Ray raises nothing more precise
+            reason = "it waits 20 s for its own helpers, and a busy machine takes longer"
+            raise SpeechError(f"Ray did not start ({reason}): {error}") from error
         yield cluster
     finally:
         cluster.shutdown()
