@@ -23,7 +23,8 @@ from speech.errors import AudioError
 
 # Computed at a time on a CPU: larger temporary tensors leave the cache, and cost fresh pages.
 _BLOCK_FRAMES = 256
-_GROUP_BANDS = 16
+_GROUP_BANDS = 32
+_MOST_SUMMED = 32  # frames that one matrix product adds up
 
 
 def num_frames(samples: int, config: FeatureConfig) -> int:
@@ -43,6 +44,7 @@ class FeatureExtractor(nn.Module):
 
     window: Tensor  # (n_fft,), zero beside the Hann window in its middle
     mel_weights: Tensor  # (n_fft / 2 + 1, M)
+    part_weights: Tensor  # (n_fft + 2, M), the same for real and imaginary part
     mean: Tensor
     deviation: Tensor
 
@@ -59,7 +61,8 @@ class FeatureExtractor(nn.Module):
         # Derived from the config, not learned: they stay out of the weights on disk.
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("mel_weights", weights, persistent=False)
-        self._groups = _band_groups(weights)
+        self.register_buffer("part_weights", weights.repeat_interleave(2, 0), persistent=False)
+        self._groups = _band_groups(self.part_weights)
         self.register_buffer("mean", torch.zeros(config.mel_bands))
         self.register_buffer("deviation", torch.ones(config.mel_bands))
 
@@ -68,26 +71,36 @@ class FeatureExtractor(nn.Module):
         if samples.ndim != 1 or samples.numel() == 0:
             raise AudioError(f"features need samples of shape (S,), S > 0, got {samples.shape}")
         frames = num_frames(samples.numel(), self.config)
-        whole = self.config.n_fft + (frames - 1) * self.config.hop_samples
-        padded = nn.functional.pad(samples, (0, whole - samples.numel()))
-        windows = padded.unfold(0, self.config.n_fft, self.config.hop_samples)
-        log_mel = padded.new_empty(frames, self.config.mel_bands)
-        block = _BLOCK_FRAMES if padded.device.type == "cpu" else frames
+        log_mel = samples.new_empty(frames, self.config.mel_bands)
+        block = _BLOCK_FRAMES if samples.device.type == "cpu" else frames
         with torch.autocast(samples.device.type, enabled=False):  # it would halve the mel's bits
             for start in range(0, frames, block):
-                self._mel_power(windows[start : start + block], log_mel[start : start + block])
+                power = log_mel[start : start + block]
+                self._mel_power(self._windows(samples, start, len(power)), power)
         return log_mel.clamp_(min=self.config.log_floor).log_()
+
+    def _windows(self, samples: Tensor, start: int, count: int) -> Tensor:
+        """Return the samples (count, n_fft) of the frames from `start` on, zeros beyond the end."""
+        hop, size = self.config.hop_samples, self.config.n_fft
+        seen = samples[start * hop : (start + count - 1) * hop + size]
+        missing = (count - 1) * hop + size - len(seen)
+        if missing:
+            seen = nn.functional.pad(seen, (0, missing))
+        return seen.unfold(0, size, hop)
 
     def _mel_power(self, windows: Tensor, power: Tensor) -> None:
         """Fill `power` (n, M) with that of samples (n, n_fft), a frame a row."""
         spectrum = torch.view_as_real(torch.fft.rfft(windows * self.window))  # (n, bins, 2)
-        square = spectrum[..., 0].square().addcmul_(spectrum[..., 1], spectrum[..., 1])
-        for bins, bands in self._groups:
-            torch.mm(square[:, bins], self.mel_weights[bins, bands], out=power[:, bands])
+        # The mel product also adds up what is real and what is imaginary: to do that before, over
+        # every other number, takes longer than the product itself.
+        squares = spectrum.square_().flatten(1)
+        for parts, bands in self._groups:
+            torch.mm(squares[:, parts], self.part_weights[parts, bands], out=power[:, bands])
 
     def normalise(self, log_mel: Tensor) -> Tensor:
         """Return (T, M) with the moving mean taken off and the training deviation divided out."""
-        return (log_mel - self._moving_mean(log_mel)).div_(self.deviation)
+        mean = self._moving_mean(log_mel)
+        return torch.sub(log_mel, mean, out=mean).div_(self.deviation)
 
     def extract(self, samples: Tensor) -> Tensor:
         """Return the normalised features (T, M) of one utterance (S,)."""
@@ -114,16 +127,36 @@ class FeatureExtractor(nn.Module):
     def _moving_mean(self, log_mel: Tensor) -> Tensor:
         """Mean (T, M) of the last ``mean_window_frames``; the training mean fills a short past."""
         window = self.config.mean_window_frames
-        total = log_mel.double().cumsum(0)  # double: differences of long sums stay exact enough
-        total[window:] = total[window:] - total[:-window].clone()
-        seen = torch.arange(1, len(log_mel) + 1, device=log_mel.device).clamp(max=window)
-        prior = (window - seen).clamp(max=self.config.mean_prior_frames)
-        share = 1.0 / (seen + prior).double()  # of one frame in the mean
-        return total.mul_(share[:, None]).addr_(prior * share, self.mean.double()).float()
+        mean = _moving_sum(log_mel, window)
+        mean[window:].div_(window)
+        begun = mean[:window]
+        seen = torch.arange(1, len(begun) + 1, device=mean.device)
+        prior = (window - seen).clamp_(max=self.config.mean_prior_frames)
+        begun.addr_(prior.to(mean.dtype), self.mean).div_((seen + prior)[:, None])
+        return mean
+
+
+def _moving_sum(frames: Tensor, window: int) -> Tensor:
+    """Return the sum (T, M) of the last `window` frames, of as many as there are.
+
+    Between blocks in double, as differences of long sums must stay exact; within a block not.
+    """
+    size = max(n for n in range(1, _MOST_SUMMED + 1) if window % n == 0)
+    bands = frames.shape[1]
+    blocks = nn.functional.pad(frames, (0, 0, 0, -len(frames) % size)).view(-1, size, bands)
+    with torch.autocast(frames.device.type, enabled=False):
+        within = frames.new_ones(size, size).tril() @ blocks  # up to each frame of its block
+    ends = within[:, -1].double()
+    before = ends.cumsum(0) - ends
+    ago = window // size  # blocks
+    before -= nn.functional.pad(before, (0, 0, ago, 0))[: len(before)]
+    total = within + before.to(frames.dtype)[:, None]
+    total[ago:] -= within[:-ago]
+    return total.view(-1, bands)[: len(frames)]
 
 
 def _band_groups(weights: Tensor) -> list[tuple[slice, slice]]:
-    """Return the bins and bands of groups of neighbouring bands; other bins have no weight there.
+    """Return the rows and bands of groups of neighbouring bands; other rows have no weight there.
 
     A band takes in few bins, so that products by groups are a fraction of one product with all.
     """

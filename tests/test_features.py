@@ -209,6 +209,19 @@ def test_moving_mean_by_pencil() -> None:
     assert torch.equal(made.extract(frames)[:, 0], (frames - means) / 2)
 
 
+@pytest.mark.parametrize("window", [1, 7, 24, 37, 64])  # 37 has no divisor to make blocks of
+def test_moving_mean_is_that_of_its_definition(window: int) -> None:
+    made = FeatureExtractor(FeatureConfig(mean_window_frames=window, mean_prior_frames=window // 2))
+    made.mean.normal_()
+    for frames in (1, window, window + 1, 150):
+        log_mel = torch.randn(frames, CONFIG.mel_bands)
+        for frame, found in enumerate(log_mel - made.normalise(log_mel)):
+            seen = log_mel[max(0, frame + 1 - window) : frame + 1].double()
+            prior = min(window - len(seen), window // 2)
+            mean = (seen.sum(0) + prior * made.mean.double()) / (len(seen) + prior)
+            torch.testing.assert_close(found.double(), mean, rtol=0, atol=2e-6)
+
+
 def test_fit_by_pencil() -> None:
     made = pencil_extractor(mean_window_frames=2, mean_prior_frames=1)
     made.fit([torch.tensor([0.0, 2.0, 4.0]), torch.tensor([6.0])])
