@@ -41,7 +41,6 @@ from processes import processor_name
 from torch import Tensor, nn
 
 from speech.audio import load_audio
-from speech.batching import pack_fast
 from speech.checkpoint import Model, load_model
 from speech.decode import greedy
 from speech.evaluate import read_manifests
@@ -51,7 +50,7 @@ from speech.manifest import Utterance
 from speech.model import output_length
 from speech.onnx_runner import OnnxRecogniser
 from speech.results import error_figures, score_texts
-from speech.transcribe import BATCH_SECONDS, STEP_OVERHEAD, Recogniser
+from speech.transcribe import Recogniser, pack_utterances
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TARGETS = {"acoustic": 0.7, "transcribe": 0.5, "features": 10.0, "training": 0.9}
@@ -123,7 +122,7 @@ def batches_of(model: Model, samples: Sequence[Samples]) -> list[tuple[Tensor, T
     seconds = [len(one) / rate for one in samples]
     with torch.inference_mode():
         features = [model.extractor.extract(torch.from_numpy(one)) for one in samples]
-    packed = pack_fast(seconds, min(BATCH_SECONDS, sum(seconds)), STEP_OVERHEAD)
+    packed = pack_utterances(seconds, threads=1, device=torch.device("cpu"))
     return [pad_features([features[index] for index in batch]) for batch in packed]
 
 

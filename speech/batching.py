@@ -38,12 +38,15 @@ def pack(
     return batches
 
 
-def pack_fast(sizes: Sequence[float], budget: float, overhead: float) -> list[list[int]]:
+def pack_fast(
+    sizes: Sequence[float], budget: float, overhead: float, alone: float
+) -> list[list[int]]:
     """Return the batches of indices, smallest first, that take the least time.
 
     A batch takes its longest member's size, which the others are padded to, times their number and
-    `overhead`: a recurrent layer's step takes as long for no utterance as for so many. Batches keep
-    `budget` as in `pack`, and have at most MAX_MEMBERS. By dynamic programming over sorted sizes.
+    `overhead`: a recurrent layer's step takes as long for no utterance as for so many. One by
+    itself takes its size times `alone`. Batches keep `budget` as in `pack`, and have at most
+    MAX_MEMBERS. By dynamic programming over sorted sizes.
     """
     order = sorted(range(len(sizes)), key=lambda index: sizes[index])
     costs, begins = (
@@ -56,7 +59,8 @@ def pack_fast(sizes: Sequence[float], budget: float, overhead: float) -> list[li
         for count in range(1, min(end, MAX_MEMBERS) + 1):
             if count > 1 and longest * count > budget:
                 break
-            options.append((costs[end - count] + longest * (count + overhead), end - count))
+            weight = alone if count == 1 else count + overhead
+            options.append((costs[end - count] + longest * weight, end - count))
         cost, begin = min(options)
         costs.append(cost)
         begins.append(begin)

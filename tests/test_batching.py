@@ -30,14 +30,22 @@ def test_packing_by_hand() -> None:
     assert pack([3, 3, 4, 9], [0, 1, 2, 3], 8) == [[0, 1], [2], [3]]
 
 
-def cost(batches: list[list[int]], sizes: list[int], overhead: float) -> float:
-    return sum(max(sizes[i] for i in batch) * (len(batch) + overhead) for batch in batches)
+def cost(batches: list[list[int]], sizes: list[int], overhead: float, alone: float) -> float:
+    return sum(
+        max(sizes[i] for i in batch) * (alone if len(batch) == 1 else len(batch) + overhead)
+        for batch in batches
+    )
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 30), max_size=9), st.integers(1, 60), st.sampled_from([0, 1, 2.5]))
-def test_fast_batches_cost_least_of_all(sizes: list[int], budget: int, overhead: float) -> None:
-    batches = pack_fast(sizes, budget, overhead)
+@given(
+    st.lists(st.integers(1, 30), max_size=9), st.integers(1, 60), st.sampled_from([0, 1, 2.5]),
+    st.sampled_from([1, 2, 3.5]),
+)  # fmt: skip
+def test_fast_batches_cost_least_of_all(
+    sizes: list[int], budget: int, overhead: float, alone: float
+) -> None:
+    batches = pack_fast(sizes, budget, overhead, alone)
     order = [index for batch in batches for index in batch]
     assert order == np.argsort(sizes, kind="stable").tolist()
     for batch in batches:
@@ -49,13 +57,16 @@ def test_fast_batches_cost_least_of_all(sizes: list[int], budget: int, overhead:
             if cuts >> place & 1 and place < len(order) - 1:
                 other.append([])
         if order and all(len(b) == 1 or len(b) * sizes[b[-1]] <= budget for b in other):
-            assert cost(batches, sizes, overhead) <= cost(other, sizes, overhead) + 1e-9
+            least = cost(batches, sizes, overhead, alone)
+            assert least <= cost(other, sizes, overhead, alone) + 1e-9
 
 
 def test_fast_batches_by_hand() -> None:
-    assert pack_fast([9, 1, 1, 8], 100, overhead=1) == [[1, 2], [3, 0]]  # 3 + 27, all in one: 45
-    assert pack_fast([9, 1, 1, 8], 100, overhead=100) == [[1, 2, 3, 0]]  # 936, in two: 102 + 918
-    assert [len(batch) for batch in pack_fast([1.0] * 100, 1e9, 2.5)] in ([36, 64], [64, 36])
+    sizes = [9, 1, 1, 8]
+    assert pack_fast(sizes, 100, 1, 2) == [[1, 2], [3, 0]]  # 3 + 27, all in one: 45
+    assert pack_fast(sizes, 100, 100, 101) == [[1, 2, 3, 0]]  # 936, in two: 102 + 918
+    assert pack_fast(sizes, 100, 1, 1.4) == [[1], [2], [3], [0]]  # 26.6
+    assert [len(batch) for batch in pack_fast([1.0] * 100, 1e9, 2.5, 3.5)] in ([36, 64], [64, 36])
     assert MAX_MEMBERS == 64
 
 

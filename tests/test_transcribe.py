@@ -28,7 +28,7 @@ from speech.decode import Hypothesis
 from speech.decoder import GREEDY
 from speech.errors import AudioError, ModelError
 from speech.segment import voice_segments
-from speech.transcribe import Recogniser
+from speech.transcribe import Recogniser, pack_utterances
 from speech.transcript import Transcript, Word
 from speech.voice_config import VoiceConfig
 from speech.voice_network import VoiceModel
@@ -304,6 +304,22 @@ def small_pools(monkeypatch: pytest.MonkeyPatch) -> float:
     monkeypatch.setattr(transcribe, "POOL_SECONDS", 160.0)
     monkeypatch.setattr(transcribe, "BATCH_SECONDS", 40.0)
     return 160.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "threads", "device", "sizes"),
+    [
+        ([15.0] * 3, 1, "cpu", [1, 1, 1]),  # in a batch, each step would read all weights
+        ([13.0] * 12, 1, "cpu", [12]),
+        ([13.0] * 12, 2, "cpu", [6, 6]),
+        ([15.0] * 3, 1, "cuda", [3]),
+    ],
+)
+def test_few_utterances_are_computed_one_by_one_on_a_cpu(
+    seconds: list[float], threads: int, device: str, sizes: list[int]
+) -> None:
+    batches = pack_utterances(seconds, threads, torch.device(device))
+    assert [len(batch) for batch in batches] == sizes
 
 
 def test_memory_does_not_grow_with_the_recording(
