@@ -45,8 +45,8 @@ POOL_SECONDS = 320.0  # segments are gathered up to this, sorted by length and b
 # Audio in one pass of the network, padding included. Against half as much, 13 s utterances take a
 # quarter less processor time in all, and 0.04 GB more.
 BATCH_SECONDS = 160.0
-# What a step of the network takes on a CPU, measured in utterances. In a batch it reads all weights,
-# for two or for twelve; of one by itself, oneDNN multiplies the inputs of all steps at once.
+# What a step of the network takes on a CPU, measured in utterances. In a batch it reads all
+# weights, for two or for twelve; of one alone, oneDNN multiplies all steps' inputs at once.
 _STEP_OVERHEAD = 8.0
 _STEP_ALONE = 3.0
 
