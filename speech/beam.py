@@ -38,9 +38,18 @@ class Labelling(NamedTuple):
 class Beam:
     """The state of one search: the memory that `speech.prefix_search` works in."""
 
-    def __init__(self, knowledge: Knowledge, rules: Rules, vocabulary: int) -> None:
-        """Allocate all the memory of a search; `begin` makes it ready."""
-        self.knowledge, self.rules = knowledge, rules
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        rules: Rules,
+        vocabulary: int,
+        prices: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Allocate all the memory of a search; `begin` makes it ready.
+
+        `prices` (V,), in nats, are taken off the log-probs of every frame before they are heard.
+        """
+        self.knowledge, self.rules, self.prices = knowledge, rules, prices
         size = rules.beam_size
         most = size * (vocabulary + 1)
         self.space = Space(
@@ -62,6 +71,9 @@ class Beam:
 
     def hear(self, log_probs: NDArray[np.float32]) -> None:
         """Go on with frames (T', V)."""
+        if self.prices is not None:
+            log_probs = log_probs - self.prices
+            log_probs -= np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
         rows = np.require(log_probs, np.float32, ["C", "W"])
         while len(rows):
             done = search(rows, self.space, self.nodes, self.book, self.knowledge, self.rules)

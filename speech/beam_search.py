@@ -33,7 +33,7 @@ from speech.prefix_search import search
 from speech.prefix_space import Knowledge, Rules
 from speech.prefix_trie import NONE
 from speech.prefix_worth import UNKNOWN_WORD
-from speech.tokenizer import CharTokenizer
+from speech.tokenizer import BLANK, CharTokenizer
 
 _Result = TypeVar("_Result")
 _PARTS = (prefix_search, prefix_worth, prefix_space, prefix_trie, ngrams)  # of the compiled search
@@ -46,6 +46,12 @@ class BeamSettings:
     The score of a text is log p(text | audio) + lm_weight * log p(text) + word_bonus * words + what
     its hot words earn. In log p(text) a word that the language model does not know has the
     probability of ``<unk>`` and costs `letter_price` for each of its letters.
+
+    p(text | audio) is that of log-probs from which `blank_price` was taken at the blank and
+    `prior_weight` * (log p(token) + H) at the others, then normalised again frame by frame. p(token)
+    is how often the language model's words have a character, H the entropy of that: the network has
+    learned which characters are frequent, and the language model knows it better (Miao et al., 2015,
+    section 3, where the weight is 1 and priors are those of the training's labels).
     """
 
     beam_size: int = 100
@@ -56,17 +62,19 @@ class BeamSettings:
     word_bonus: float = 0.0
     letter_price: float = 3.0
     n_best: int = 1
+    prior_weight: float = 0.0
+    blank_price: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value out of range."""
         for name, low in (
             ("beam_size", 1), ("tokens_per_frame", 1), ("n_best", 1), ("beam_threshold", 0),
-            ("token_threshold", 0), ("lm_weight", 0), ("letter_price", 0),
+            ("token_threshold", 0), ("lm_weight", 0), ("letter_price", 0), ("prior_weight", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise ConfigError(f"{name} must be {low} or more, got {value}")
-        for name in ("lm_weight", "word_bonus", "letter_price"):
+        for name in ("lm_weight", "word_bonus", "letter_price", "prior_weight", "blank_price"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} must be a finite number, got {getattr(self, name)}")
 
@@ -113,7 +121,7 @@ class BeamDecoder:
             language_model.arrays if language_model else _no_language_model(),
             build_hot_states(hot_words, tokenizer),
         )
-        self._rules = self._make_rules()
+        self._rules, self._prices = self._make_rules(), self._make_prices()
         self.rescorer: Rescorer | None = None
         self._local = threading.local()
         _drop_outdated_code()
@@ -123,7 +131,7 @@ class BeamDecoder:
         other = object.__new__(BeamDecoder)
         other.__dict__ |= self.__dict__
         other.settings = settings
-        other._rules = other._make_rules()
+        other._rules, other._prices = other._make_rules(), other._make_prices()
         other._local = threading.local()
         return other
 
@@ -154,6 +162,21 @@ class BeamDecoder:
             begin_state=model.begin_state if model else 0,
             end_word=model.end_id if model else 0,
         )
+
+    def _make_prices(self) -> NDArray[np.float32] | None:
+        """What is taken off the log-probs of every frame (V,); None: nothing."""
+        settings = self.settings
+        if not settings.prior_weight and not settings.blank_price:
+            return None
+        prices = np.zeros(self.tokenizer.size, np.float32)
+        if settings.prior_weight:
+            if self._language_model is None:
+                raise ConfigError("prior_weight needs a language model, and none is given")
+            priors = _token_priors(self.tokenizer, self._language_model)
+            entropy = -np.sum(priors * np.log(priors))
+            prices[BLANK + 1 :] = settings.prior_weight * (np.log(priors) + entropy)
+        prices[BLANK] = settings.blank_price
+        return prices
 
     def decode(self, log_probs: NDArray[np.float32]) -> list[Hypothesis]:
         """The `n_best` texts of log-probs (T', V) with the times of their tokens, best first.
@@ -216,7 +239,7 @@ class BeamDecoder:
 
     def new_beam(self) -> Beam:
         """An empty beam for this decoder's rules."""
-        return Beam(self._knowledge, self._rules, self.tokenizer.size)
+        return Beam(self._knowledge, self._rules, self.tokenizer.size, self._prices)
 
     def stream(self) -> BeamStream:
         """A search that is told its frames chunk by chunk."""
@@ -278,6 +301,20 @@ def _build_lexicon(
     words = list(dict.fromkeys((*lexicon, *expected)))
     ids = np.fromiter(map(model.word_id, words), np.int32, len(words))
     return _spelled(tokenizer, words, ids, model.unigram_log_probs)
+
+
+def _token_priors(tokenizer: CharTokenizer, model: NgramModel) -> NDArray[np.float64]:
+    """How often words drawn from the unigrams, a space behind each, have a character (V - 1,).
+
+    A character of the alphabet that no word has counts as one of a million.
+    """
+    spelled = [i for i, word in enumerate(model.words) if word not in SPECIAL_WORDS]
+    words = [f"{model.words[i]} " for i in spelled]
+    characters = np.array(tokenizer.encode("".join(words)))
+    weights = np.repeat(np.exp(model.unigram_log_probs[spelled]), [len(word) for word in words])
+    counts = np.bincount(characters, weights, tokenizer.size)[BLANK + 1 :]
+    priors = np.maximum(counts / counts.sum(), 1e-6)
+    return priors / priors.sum()
 
 
 def _spelled(

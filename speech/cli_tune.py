@@ -121,7 +121,7 @@ def _development_set(work: _Work, store: Path | None) -> tuple[DevelopmentSet, C
 def _tune_search(
     work: _Work, path: Path, decoder: BeamDecoder, development: DevelopmentSet
 ) -> None:
-    from speech.tune import count_trials
+    from speech.tune import OTHERS, count_trials
     from speech.tune import tune as run
     from speech.tuning import Tuning, write_tuning
     from speech.workers import usable_cores
@@ -130,26 +130,24 @@ def _tune_search(
         best, trials = run(
             decoder, development, work.threads or usable_cores(), lambda _: advance(1)
         )
-    print("lm_weight  word_bonus  letter_price  beam_size      WER  seconds")
+    names = ("lm_weight", "word_bonus", *OTHERS, "beam_size")
+    print("  ".join((*names, "    WER", "seconds")))
     for trial in trials:
-        mark = " *" if trial == best else ""
-        print(
-            f"{trial.lm_weight:9.2f}  {trial.word_bonus:10.2f}  {trial.letter_price:12.2f}  "
-            f"{trial.beam_size:9d}  "
-            f"{trial.errors.rate:7.2%}  {trial.seconds:7.2f}{mark}"
-        )
-    weights = best.lm_weight, best.word_bonus, best.letter_price
-    sizes = {str(t.beam_size): t.errors.rate for t in trials
-             if (t.lm_weight, t.word_bonus, t.letter_price) == weights}  # fmt: skip
-    written = write_tuning(path, work.described(Tuning(
-        best.lm_weight, best.word_bonus, best.beam_size, best.errors.rate, beam_sizes=sizes,
-        letter_price=best.letter_price,
-    )))  # fmt: skip
-    print(
-        f"{written}: lm_weight {best.lm_weight}, word_bonus {best.word_bonus}, "
-        f"letter_price {best.letter_price}, beam_size {best.beam_size}: "
-        f"WER {best.errors.rate:.2%} of {len(work.utterances)} utterances"
+        row = [f"{getattr(trial, name):{len(name)}g}" for name in names]
+        row += [f"{trial.errors.rate:7.2%}", f"{trial.seconds:7.2f}"]
+        print("  ".join(row) + (" *" if trial == best else ""))
+    found = {name: getattr(best, name) for name in names}
+    alike = {**found, "beam_size": None}
+    sizes = {
+        str(trial.beam_size): trial.errors.rate
+        for trial in trials
+        if {name: getattr(trial, name) for name in names} | {"beam_size": None} == alike
+    }
+    written = write_tuning(
+        path, work.described(Tuning(**found, wer=best.errors.rate, beam_sizes=sizes))
     )
+    settings = ", ".join(f"{name} {value:g}" for name, value in found.items())
+    print(f"{written}: {settings}: WER {best.errors.rate:.2%} of {len(work.utterances)} utterances")
 
 
 def _tune_rescoring(

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,19 @@ from speech.transcribe import Recogniser
 
 LM_WEIGHTS = (0.2, 0.5, 0.8, 1.1, 1.4)  # the coarse grid
 WORD_BONUSES = (-0.5, 0.5, 1.5, 2.5)
-LETTER_PRICES = (2.0, 4.0, 6.0)  # tried beside the search's own, with the best weights
+# Tried one after the other, with the best of everything else.
+OTHERS = {
+    "prior_weight": (0.0, 0.4, 0.7, 1.0),
+    "blank_price": (-0.4, 0.0, 0.4, 0.8),
+    "letter_price": (2.0, 3.0, 4.0, 6.0),
+}
 REFINEMENTS = ((0.15, 0.5), (0.05, 0.25))  # steps around the best so far, one after the other
-BEAM_SIZES = (10, 20, 50, 100, 200, 500)
+BEAM_SIZES = (10, 20, 50, 100, 200, 500, 1000)
 SEARCH_BEAM_SIZE = 100
 # Of the beam sizes the smallest is taken that makes hardly more errors than the best.
 TOLERATED_RATIO = 1.005
 
-_SETTINGS = ("lm_weight", "word_bonus", "beam_size", "letter_price")
+_SETTINGS = ("lm_weight", "word_bonus", "beam_size", *OTHERS)
 # Of weights that make hardly more errors than the best, the most balanced are taken: a development
 # set of some thousand words cannot tell these apart, and dropping many words suits it alone.
 TOLERATED_IMBALANCE_RATIO = 1.02
@@ -49,6 +55,8 @@ class Trial:
     word_bonus: float
     beam_size: int
     letter_price: float
+    prior_weight: float
+    blank_price: float
     errors: ErrorCounts
     seconds: float
 
@@ -135,35 +143,41 @@ def tune(
 ) -> tuple[Trial, list[Trial]]:
     """The best weights at the beam size that is worth its time, and all trials in order.
 
-    A coarse grid of lm_weight and word_bonus, then finer steps around the best; of equals the
-    first. With these, what a letter of an unknown word costs. Of all that make hardly more errors
-    than the best, the ones that drop and put in words alike; with those, beam sizes.
+    A coarse grid of lm_weight and word_bonus, then finer steps around the best; with these, OTHERS,
+    and finer steps again; of equals the first. Of all that make hardly more errors than the best,
+    the ones that drop and put in words alike; with those, beam sizes.
     """
     trials: list[Trial] = []
+    known: dict[tuple[float, ...], Trial] = {}
 
     def run(**changes: Any) -> Trial:
         settings = dataclasses.replace(decoder.settings, n_best=1, **changes)
-        trial = _try(decoder.with_settings(settings), development, threads)
-        trials.append(trial)
-        on_trial(trial)
-        return trial
+        key = tuple(getattr(settings, name) for name in _SETTINGS)
+        if key not in known:
+            known[key] = _try(decoder.with_settings(settings), development, threads)
+            trials.append(known[key])
+            on_trial(known[key])
+        return known[key]
 
-    known: set[tuple[float, float]] = set()
-    grid = [(weight, bonus) for weight in LM_WEIGHTS for bonus in WORD_BONUSES]
-    for steps in (None, *REFINEMENTS):
-        if steps is not None:
-            grid = _neighbours(min(trials, key=_errors), *steps)
-        for pair in (pair for pair in grid if pair not in known):
-            known.add(pair)
-            run(beam_size=SEARCH_BEAM_SIZE, lm_weight=pair[0], word_bonus=pair[1])
-    for price in LETTER_PRICES:
-        best = min(trials, key=_errors)
-        run(**_changes(best) | {"letter_price": price})
-    best = _most_balanced(trials)
-    sizes = [
-        best if size == SEARCH_BEAM_SIZE else run(**_changes(best) | {"beam_size": size})
-        for size in BEAM_SIZES
-    ]
+    def best() -> dict[str, Any]:
+        return _changes(min(trials, key=_errors))
+
+    def refine() -> None:
+        for steps in REFINEMENTS:
+            found = best()
+            for pair in _neighbours(found["lm_weight"], found["word_bonus"], *steps):
+                run(**found | pair)
+
+    for weight, bonus in product(LM_WEIGHTS, WORD_BONUSES):
+        run(beam_size=SEARCH_BEAM_SIZE, lm_weight=weight, word_bonus=bonus)
+    refine()
+    for name, values in OTHERS.items():
+        found = best()
+        for value in values:
+            run(**found | {name: value})
+    refine()
+    balanced = _changes(_most_balanced(trials))
+    sizes = [run(**balanced | {"beam_size": size}) for size in BEAM_SIZES]
     enough = TOLERATED_RATIO * min(map(_errors, sizes))
     return next(trial for trial in sizes if _errors(trial) <= enough), trials
 
@@ -172,8 +186,8 @@ def count_trials() -> int:
     """The most trials that `tune` makes, for a progress bar."""
     return (
         len(LM_WEIGHTS) * len(WORD_BONUSES)
-        + 8 * len(REFINEMENTS)
-        + len(LETTER_PRICES)
+        + 2 * 8 * len(REFINEMENTS)
+        + sum(map(len, OTHERS.values()))
         + len(BEAM_SIZES)
         - 1
     )
@@ -190,13 +204,14 @@ def _errors(trial: Trial) -> int:
     return trial.errors.errors
 
 
-def _neighbours(best: Trial, weight_step: float, bonus_step: float) -> list[tuple[float, float]]:
+def _neighbours(
+    weight: float, bonus: float, weight_step: float, bonus_step: float
+) -> list[dict[str, float]]:
     steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
     pairs = [
-        (round(best.lm_weight + i * weight_step, 4), round(best.word_bonus + j * bonus_step, 4))
-        for i, j in steps
+        (round(weight + i * weight_step, 4), round(bonus + j * bonus_step, 4)) for i, j in steps
     ]
-    return [(weight, bonus) for weight, bonus in pairs if weight >= 0]
+    return [{"lm_weight": one, "word_bonus": other} for one, other in pairs if one >= 0]
 
 
 def _changes(trial: Trial) -> dict[str, Any]:

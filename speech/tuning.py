@@ -36,6 +36,8 @@ class Tuning:
     beam_sizes: dict[str, float] = field(default_factory=dict)
     lm: str | None = None
     letter_price: float | None = None  # None: the search's own
+    prior_weight: float = 0.0
+    blank_price: float = 0.0
 
 
 def tuning_path(language_model: Path) -> Path:
@@ -62,7 +64,8 @@ def read_tuning(language_model: Path) -> Tuning | None:
         known = {key: value for key, value in content.items() if key in names}
         known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
         tuning = Tuning(**known)
-        figures = (tuning.lm_weight, tuning.word_bonus, tuning.beam_size, tuning.letter_price or 0)
+        figures = (tuning.lm_weight, tuning.word_bonus, tuning.beam_size,
+                   tuning.letter_price or 0, tuning.prior_weight, tuning.blank_price)  # fmt: skip
         usable = all(math.isfinite(figure) for figure in figures)
     except (TypeError, AttributeError) as error:
         raise LanguageModelError(f"{path}: not a tuning: {error}") from error

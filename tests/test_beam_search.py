@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import defaultdict
@@ -179,6 +180,16 @@ def test_texts_are_distinct_sorted_and_never_scored_above_their_probability(
         assert one.score <= label_log_probability(log_probs, one.tokens) + 1e-5
 
 
+def test_the_blank_can_be_made_dearer() -> None:
+    """A frame with blank 0.6, a 0.4; at a price of log 3 the blank is worth 0.2: a has 2/3."""
+    log_probs = np.log(np.array([[0.6, 0.4]], np.float32))
+    dearer = BeamSettings(beam_size=2, n_best=2, blank_price=math.log(3))
+    first, second = BeamDecoder(CharTokenizer("a"), dearer).search(log_probs)
+    assert (first.tokens, second.tokens) == ((1,), ())
+    assert math.exp(first.score) == pytest.approx(2 / 3)
+    assert math.exp(second.score) == pytest.approx(1 / 3)
+
+
 # --- With words -----------------------------------------------------------------------------------
 
 
@@ -198,6 +209,32 @@ def test_with_a_language_model_every_text_gets_its_exact_score(
     }
     found = found_texts(BeamDecoder(WORDS, rules, language_model), log_probs)
     assert_same_scores(found, expected)
+
+
+def test_frequent_characters_of_the_language_model_become_dearer(tmp_path: Path) -> None:
+    """Words a, a, a, b by the unigrams: of their letters and spaces 3/8 are a, 1/8 b, 1/2 spaces."""
+    arpa = tmp_path / "two.arpa"
+    arpa.write_text(
+        "\\data\\\nngram 1=5\n\n\\1-grams:\n-99 <s>\n-1 </s>\n-1 <unk>\n"
+        f"{math.log10(0.6)} a\n{math.log10(0.2)} b\n\n\\end\\\n"
+    )
+    rules = dataclasses.replace(UNPRUNED, lm_weight=0.0, prior_weight=0.5)
+    decoder = BeamDecoder(WORDS, rules, NgramModel.load(arpa))
+    heard = np.array([[0.1, 0.2, 0.4, 0.3]], np.float32)  # blank, space, a, b
+    priors = np.array([1 / 2, 3 / 8, 1 / 8])
+    typical = math.exp(np.sum(priors * np.log(priors)))
+    expected = heard[0] / np.sqrt([1, *(priors / typical)])
+    expected /= expected.sum()
+    found = {WORDS.decode(one.tokens): math.exp(one.score) for one in decoder.search(np.log(heard))}
+    assert found["a"] == pytest.approx(expected[2])
+    assert found["b"] == pytest.approx(expected[3])
+    assert found["b"] > found["a"]
+    assert found[""] == pytest.approx(expected[0] + expected[1])
+
+
+def test_a_prior_weight_needs_a_language_model() -> None:
+    with pytest.raises(ConfigError, match="prior_weight needs a language model"):
+        BeamDecoder(WORDS, BeamSettings(prior_weight=0.5))
 
 
 HOT = (HotWord("a b", 3.0), HotWord("b", 1.0), HotWord("bb a", 2.5), HotWord("ab", -1.0))

@@ -23,7 +23,7 @@ from speech.tokenizer import CharTokenizer
 from speech.transcribe import Recogniser
 from speech.tune import (
     BEAM_SIZES,
-    LETTER_PRICES,
+    OTHERS,
     DevelopmentSet,
     Trial,
     _most_balanced,
@@ -68,9 +68,11 @@ def test_tuning_gives_the_language_model_the_weight_it_deserves(arpa: Path) -> N
     assert len(trials) <= count_trials()
     assert best.beam_size == BEAM_SIZES[0]
     assert {trial.beam_size for trial in trials} == set(BEAM_SIZES)
-    tried = [(t.lm_weight, t.word_bonus, t.letter_price, t.beam_size) for t in trials]
+    tried = [(t.lm_weight, t.word_bonus, t.beam_size, *(getattr(t, name) for name in OTHERS))
+             for t in trials]  # fmt: skip
     assert len(set(tried)) == len(tried)
-    assert {t.letter_price for t in trials} == {decoder.settings.letter_price, *LETTER_PRICES}
+    for name, values in OTHERS.items():
+        assert {getattr(t, name) for t in trials} == {getattr(decoder.settings, name), *values}
 
 
 def test_log_probs_are_computed_once(tmp_path: Path, tiny_corpus: Callable[..., Path]) -> None:
@@ -111,7 +113,7 @@ def test_a_speaker_can_be_left_out(tmp_path: Path, tiny_corpus: Callable[..., Pa
 def test_a_tuning_is_read_as_it_was_written_and_used(arpa: Path) -> None:
     assert read_tuning(arpa) is None
     tuning = Tuning(0.65, 1.25, 30, 0.1, "base", ("dev.jsonl",), "0f", ("6848",), 5, {"30": 0.1},
-                    letter_price=4.5)  # fmt: skip
+                    letter_price=4.5, prior_weight=0.7, blank_price=-0.4)  # fmt: skip
     assert write_tuning(arpa, tuning) == arpa.with_name("tiny.arpa.tuning.json")
     assert read_tuning(arpa) == tuning
     assert tuning_path(Path("models/english/lm.bin")) == Path("models/english/tuning.json")
@@ -119,7 +121,7 @@ def test_a_tuning_is_read_as_it_was_written_and_used(arpa: Path) -> None:
     assert decoder is not None
     used = decoder.settings
     assert (used.lm_weight, used.word_bonus, used.beam_size) == (0.0, 1.25, 30)
-    assert used.letter_price == 4.5
+    assert (used.letter_price, used.prior_weight, used.blank_price) == (4.5, 0.7, -0.4)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_the_shipped_language_model_is_the_default_where_it_suits(
 def test_of_weights_as_good_the_balanced_ones_are_taken() -> None:
     def trial(substituted: int, deleted: int, inserted: int) -> Trial:
         errors = ErrorCounts(substituted, deleted, inserted, 1000)
-        return Trial(0.5, 0.0, 100, 3.0, errors, 0.0)
+        return Trial(0.5, 0.0, 100, 3.0, 0.0, 0.0, errors, 0.0)
 
     least, balanced, worse = trial(100, 90, 10), trial(100, 51, 50), trial(106, 50, 50)
     assert _most_balanced([least, balanced, worse]) == balanced
