@@ -24,6 +24,7 @@ from typing import Any
 
 # As the command line does, and before torch is imported: see speech.environment.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 import numpy as np

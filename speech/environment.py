@@ -18,8 +18,11 @@ _LIBRARY = re.compile(r".*\.so(\.[\d.]+)?")
 
 def prepare_environment() -> None:
     """Set what suits a recogniser, where the user has not; call it before torch is imported."""
-    # Threads that wait must not spin: a second process on the machine would slow both many times.
+    # Threads that wait must not spin for long: a second process on the machine would slow both many
+    # times. But from one step of a recurrent layer to the next, microseconds, to sleep and be woken
+    # takes longer than the step.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # oneDNN keeps code for every shape it has met, megabytes each; lengths of speech hardly recur.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "32")  # what torch itself keeps of them, else 1024

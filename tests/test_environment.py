@@ -30,6 +30,7 @@ def test_threads_share_a_heap_unless_the_user_says_otherwise(
     prepare_environment()
     assert heard == calls
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert os.environ["GOMP_SPINCOUNT"] == "3000"
     assert os.environ["LRU_CACHE_CAPACITY"] == "32"
 
 
