@@ -48,10 +48,10 @@ class BeamSettings:
     probability of ``<unk>`` and costs `letter_price` for each of its letters.
 
     p(text | audio) is that of log-probs from which `blank_price` was taken at the blank and
-    `prior_weight` * (log p(token) + H) at the others, then normalised again frame by frame. p(token)
-    is how often the language model's words have a character, H the entropy of that: the network has
-    learned which characters are frequent, and the language model knows it better (Miao et al., 2015,
-    section 3, where the weight is 1 and priors are those of the training's labels).
+    `prior_weight` * (log p(token) + H) at the others, then normalised again frame by frame.
+    p(token) is how often the language model's words have a character, H the entropy of that: the
+    network has learned which characters are frequent, and the language model knows it better (Miao
+    et al., 2015, section 3, where the weight is 1 and priors are those of the training's labels).
     """
 
     beam_size: int = 100
@@ -313,8 +313,9 @@ def _token_priors(tokenizer: CharTokenizer, model: NgramModel) -> NDArray[np.flo
     characters = np.array(tokenizer.encode("".join(words)))
     weights = np.repeat(np.exp(model.unigram_log_probs[spelled]), [len(word) for word in words])
     counts = np.bincount(characters, weights, tokenizer.size)[BLANK + 1 :]
-    priors = np.maximum(counts / counts.sum(), 1e-6)
-    return priors / priors.sum()
+    priors: NDArray[np.float64] = np.maximum(counts / counts.sum(), 1e-6)
+    priors /= priors.sum()
+    return priors
 
 
 def _spelled(

@@ -95,7 +95,8 @@ def load_decoder(options: DecoderOptions, tokenizer: CharTokenizer) -> BeamDecod
 
 def _tuned(options: DecoderOptions, tuning: Tuning) -> dict[str, Any]:
     """What the options give of these settings, and what the tuning says of the others."""
-    found = {name: getattr(tuning, name) for name in ("letter_price", "prior_weight", "blank_price")}
+    others = ("letter_price", "prior_weight", "blank_price")
+    found = {name: getattr(tuning, name) for name in others}
     for name in ("beam_size", "lm_weight", "word_bonus"):
         given = getattr(options, name)
         found[name] = getattr(tuning, name) if given is None else given

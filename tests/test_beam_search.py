@@ -212,7 +212,7 @@ def test_with_a_language_model_every_text_gets_its_exact_score(
 
 
 def test_frequent_characters_of_the_language_model_become_dearer(tmp_path: Path) -> None:
-    """Words a, a, a, b by the unigrams: of their letters and spaces 3/8 are a, 1/8 b, 1/2 spaces."""
+    """Of three a and a b by the unigrams, with their spaces: 3/8 are a, 1/8 b, 1/2 spaces."""
     arpa = tmp_path / "two.arpa"
     arpa.write_text(
         "\\data\\\nngram 1=5\n\n\\1-grams:\n-99 <s>\n-1 </s>\n-1 <unk>\n"
