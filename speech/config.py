@@ -205,6 +205,10 @@ class TrainConfig(AudioLoopConfig):
     # Layers taken from a run of `speech pretrain`, from the first on, besides the convolutions: the
     # last ones have learned what only forecasts need. 0: all of them.
     init_layers: int = 0
+    # Share of the weights that training began with in those that are judged and kept; the rest is the
+    # training's own. The mean of both makes fewer errors than either where the training went into
+    # another direction (weight-space ensembles, Wortsman et al., 2022, eq. 1). 0: none.
+    init_share: float = 0.0
     # Weight of the agreement of two differently masked views of each utterance (CR-CTC, Yao et al.
     # 2024, who take 0.2); a step then computes every utterance twice. 0: one view.
     consistency: float = 0.0
@@ -220,6 +224,9 @@ class TrainConfig(AudioLoopConfig):
         super().__post_init__()
         require(not self.init_layers or self.init_from != "",
                 "init_layers = 0 unless there is an init_from", self)  # fmt: skip
+        require(0 <= self.init_share < 1, "init_share in [0, 1)", self)
+        require(not self.init_share or self.init_from != "",
+                "init_share = 0 unless there is an init_from", self)  # fmt: skip
         require_not_negative(self, "init_layers", "consistency", "bptt_frames", "horizon_frames",
                              "easy_first_epochs")  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
@@ -78,6 +79,7 @@ class RecogniserTask:
             begin_with(config.train, directory, self.model)
         else:
             fit_features(self.model.extractor, self.examples, cache, config.train.seed)
+        self.initial = copy.deepcopy(self.network) if config.train.init_share else None
         self.dev = DevSet.read(config, directory, self.model, cache)
 
     def summary(self) -> tuple[str, list[str]]:
@@ -156,6 +158,11 @@ class RecogniserTask:
         save_model(directory, self._with(network))
 
     def _with(self, network: nn.Module) -> Model:
+        """Return the model with these weights, mixed with those of the beginning as configured."""
+        if self.initial is not None:
+            network = copy.deepcopy(network)
+            for own, initial in zip(network.parameters(), self.initial.parameters(), strict=True):
+                own.lerp_(initial.to(own.device), self.config.train.init_share)
         return dataclasses.replace(self.model, network=cast(AcousticModel, network))
 
 
