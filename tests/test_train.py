@@ -382,6 +382,22 @@ def test_the_best_model_is_that_of_the_lowest_dev_wer(manifest: Path, tmp_path: 
     assert task.dev.score(saved, ALONE, None).words.rate == wer_of_best[-1]
 
 
+def test_a_share_of_the_first_weights_is_in_those_that_are_kept(
+    manifest: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    begun = whole_run / "best"
+    config = tiny_config(manifest, epochs=1, init_from=str(begun), init_share=0.25)
+    train(config, tmp_path / "run", Recorder())
+    first = load_model(begun).network.state_dict()
+    own = load_state(tmp_path / "run" / "last.pt")["average"]
+    kept = load_model(tmp_path / "run" / "best").network.state_dict()
+    assert differences(first, own)
+    for name, weights in kept.items():
+        torch.testing.assert_close(weights, 0.25 * first[name] + 0.75 * own[name], msg=name)
+    with pytest.raises(ConfigError, match="init_share = 0 unless there is an init_from"):
+        tiny_config(manifest, init_share=0.25)
+
+
 def test_a_run_that_ends_early_is_the_beginning_of_the_whole(
     manifest: Path, whole_run: Path, tmp_path: Path
 ) -> None:
