@@ -205,9 +205,9 @@ class TrainConfig(AudioLoopConfig):
     # Layers taken from a run of `speech pretrain`, from the first on, besides the convolutions: the
     # last ones have learned what only forecasts need. 0: all of them.
     init_layers: int = 0
-    # Share of the weights that training began with in those that are judged and kept; the rest is the
-    # training's own. The mean of both makes fewer errors than either where the training went into
-    # another direction (weight-space ensembles, Wortsman et al., 2022, eq. 1). 0: none.
+    # Share of the weights that training began with in those that are judged and kept; the rest is
+    # the training's own. Often fewer errors than either alone (weight-space ensembles, Wortsman et
+    # al., 2022, eq. 1). 0: none.
     init_share: float = 0.0
     # Weight of the agreement of two differently masked views of each utterance (CR-CTC, Yao et al.
     # 2024, who take 0.2); a step then computes every utterance twice. 0: one view.
