@@ -199,6 +199,7 @@ OUT_OF_RANGE = [
     ("train", "patience = -1"),
     ("train", "max_bad_steps = 0"),
     ("train", "init_layers = -1"),
+    ("train", "init_share = 1.0"),
     ("train", "checkpoint_minutes = -1"),
     ("train", "worker_timeout_minutes = 0"),
 ]
