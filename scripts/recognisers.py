@@ -99,7 +99,8 @@ class Ours:
     def transcribe(self, manifest: Path, cores: int, folder: Path) -> tuple[int, Evaluation]:
         output = folder / "results.json"
         command = [sys.executable, "-m", "speech", "evaluate", str(manifest), *self._options(),
-                   "--threads", str(cores), "--json", "--output", str(output)]  # fmt: skip
+                   "--threads", str(cores), "--precision", "auto",  # as `speech transcribe`
+                   "--json", "--output", str(output)]  # fmt: skip
         (child,) = run_children([command], cores, show=True)
         return child.peak_bytes, read_results(output)
 

@@ -55,9 +55,9 @@ class BeamSettings:
     """
 
     beam_size: int = 100
-    beam_threshold: float = 20.0  # prefixes that fall behind the best by more are dropped
+    beam_threshold: float = 14.0  # prefixes that fall behind the best by more are dropped
     token_threshold: float = 10.0  # tokens that are this much less probable than a frame's best
-    tokens_per_frame: int | None = None  # no more than so many tokens of a frame; None: no limit
+    tokens_per_frame: int | None = 8  # no more than so many tokens of a frame; None: no limit
     lm_weight: float = 0.6
     word_bonus: float = 0.0
     letter_price: float = 3.0
