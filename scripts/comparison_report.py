@@ -116,6 +116,7 @@ def draw(report: Report, path: Path) -> None:
     for axes, (name, one) in zip(row, panels.items(), strict=True):
         _panel(axes, one["recognisers"])
         axes.set_title(f"{name}, {one['utterances']} utterances", fontsize=10)
+    row[0].set_ylim(bottom=0)  # of all panels, and only now: it ends their scaling to what is drawn
     cores = next(iter(next(iter(panels.values()))["recognisers"].values()))["transcription"][-1]
     row[0].set_ylabel("word error rate, 95 % interval")
     figure.supxlabel(
@@ -137,7 +138,6 @@ def _panel(axes: Any, recognisers: Report) -> None:
         )  # fmt: skip
     axes.set_xscale("log")
     axes.margins(x=0.25)
-    axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
     axes.grid(alpha=0.3, which="both", linewidth=0.6)

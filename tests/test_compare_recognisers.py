@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +195,22 @@ def test_numbers_that_are_infinite_have_a_word(figures: dict[str, Any], tmp_path
     figures["manifests"]["mini/dev"]["against_baseline"]["base"]["wer_difference"] = None
     assert "| base | infinite | 10.0 % to infinite | - |" in report.markdown(figures)
     report.draw(figures, tmp_path / "picture.png")
+
+
+def test_panels_share_a_scale_that_holds_all_rates(
+    figures: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda self, *_, **__: drawn.append(self)
+    )
+    worse = copy.deepcopy(figures["manifests"]["mini/dev"])
+    worse["recognisers"]["base"] |= {"wer": 0.9, "wer_interval": [0.8, 0.99]}
+    figures["manifests"]["worse"] = worse
+    report.draw(figures, tmp_path / "picture.png")
+    for axes in drawn[0].axes:
+        assert axes.get_ylim()[0] == 0
+        assert axes.get_ylim()[1] > 99
 
 
 def test_the_report_is_three_files(figures: dict[str, Any], tmp_path: Path) -> None:
