@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import itertools
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
