@@ -35,6 +35,8 @@ from speech.prefix_trie import NONE
 from speech.prefix_worth import UNKNOWN_WORD
 from speech.tokenizer import BLANK, CharTokenizer
 
+TOKENS_PER_FRAME = 8  # that a search hears: more hardly change a text and take time
+
 _Result = TypeVar("_Result")
 _PARTS = (prefix_search, prefix_worth, prefix_space, prefix_trie, ngrams)  # of the compiled search
 
@@ -57,7 +59,9 @@ class BeamSettings:
     beam_size: int = 100
     beam_threshold: float = 14.0  # prefixes that fall behind the best by more are dropped
     token_threshold: float = 10.0  # tokens that are this much less probable than a frame's best
-    tokens_per_frame: int | None = 8  # no more than so many tokens of a frame; None: no limit
+    # So many of a frame's likeliest tokens. None: TOKENS_PER_FRAME, or all where there are hot words,
+    # which may need characters that the network does not expect.
+    tokens_per_frame: int | None = None
     lm_weight: float = 0.6
     word_bonus: float = 0.0
     letter_price: float = 3.0
@@ -144,12 +148,14 @@ class BeamDecoder:
     def _make_rules(self) -> Rules:
         settings, model = self.settings, self._language_model
         promised = self._knowledge.hot.promised
+        every = self.tokenizer.size
+        most_tokens = every if self.hot_words else min(every, TOKENS_PER_FRAME)
         with_words = bool(model or self.hot_words or self._closed or settings.word_bonus)
         return Rules(
             beam_size=settings.beam_size,
             beam_threshold=float(settings.beam_threshold),
             token_threshold=float(settings.token_threshold),
-            tokens_per_frame=settings.tokens_per_frame or self.tokenizer.size,
+            tokens_per_frame=settings.tokens_per_frame or most_tokens,
             with_words=with_words,
             with_language_model=model is not None,
             closed=self._closed,
