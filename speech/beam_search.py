@@ -59,8 +59,8 @@ class BeamSettings:
     beam_size: int = 100
     beam_threshold: float = 14.0  # prefixes that fall behind the best by more are dropped
     token_threshold: float = 10.0  # tokens that are this much less probable than a frame's best
-    # So many of a frame's likeliest tokens. None: TOKENS_PER_FRAME, or all where there are hot words,
-    # which may need characters that the network does not expect.
+    # So many of a frame's likeliest tokens. None: TOKENS_PER_FRAME, or all where there are hot
+    # words, which may need characters that the network does not expect.
     tokens_per_frame: int | None = None
     lm_weight: float = 0.6
     word_bonus: float = 0.0
